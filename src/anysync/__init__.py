@@ -1,0 +1,36 @@
+"""Call async code from sync code: `await f()` in one world, `f().run()` in the other."""
+
+from ._decorators import anysync, contextmanager, coroutine, generator, iterator
+from ._objects import (
+    AnySyncContextManager,
+    AnySyncCoroutine,
+    AnySyncGenerator,
+    AnySyncIterator,
+    run,
+    wrap_async_context_manager,
+    wrap_async_generator,
+    wrap_async_iterator,
+    wrap_coroutine,
+)
+from ._runner import Runner, configure
+
+__version__ = "1.1.0.dev0"
+
+__all__ = [
+    "AnySyncContextManager",
+    "AnySyncCoroutine",
+    "AnySyncGenerator",
+    "AnySyncIterator",
+    "Runner",
+    "anysync",
+    "configure",
+    "contextmanager",
+    "coroutine",
+    "generator",
+    "iterator",
+    "run",
+    "wrap_async_context_manager",
+    "wrap_async_generator",
+    "wrap_async_iterator",
+    "wrap_coroutine",
+]

@@ -1,0 +1,190 @@
+"""The decorators: they look at the function once, and wrap what it returns at each call."""
+
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import wraps
+from types import CodeType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+from ._objects import (
+    AnySyncContextManager,
+    AnySyncCoroutine,
+    AnySyncGenerator,
+    AnySyncIterator,
+    WrappedContextManager,
+    wrap_async_generator,
+    wrap_async_iterator,
+    wrap_coroutine,
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+Y = TypeVar("Y")
+
+_COROUTINE = "a coroutine function (`async def`)"
+_GENERATOR = "an async generator function (`async def` with `yield`)"
+
+#: Which decorator made a function: its code tells, where an attribute would be copied by `functools.wraps`.
+_made_by: dict[CodeType, str] = {}
+
+
+@overload
+def anysync(func: Callable[P, AsyncGenerator[Y, S]], /) -> Callable[P, AnySyncGenerator[Y, S]]: ...
+@overload
+def anysync(func: Callable[P, AsyncIterator[Y]], /) -> Callable[P, AnySyncIterator[Y]]: ...
+@overload
+def anysync(func: Callable[P, Coroutine[Y, S, R]], /) -> Callable[P, AnySyncCoroutine[R, Y, S]]: ...
+def anysync(func: Callable[..., Any], /) -> Callable[..., Any]:
+    """Make an async function callable from both worlds.
+
+    An `async def` is decorated as by `coroutine`, one with `yield` as by `generator`. Anything else
+    raises `TypeError`.
+    """
+    if _made_by.get(_code(func)) is not None:
+        return func
+    if _is_coroutine_function(func):
+        return coroutine(func)
+    if _is_generator_function(func):
+        return generator(func)
+    raise _misuse("anysync", func, "an `async def` function, with or without `yield`")
+
+
+def coroutine(func: Callable[P, Coroutine[Y, S, R]], /) -> Callable[P, AnySyncCoroutine[R, Y, S]]:
+    """Make a coroutine function callable from both worlds: `await f()`, and `f().run()`."""
+    if not _is_coroutine_function(func):
+        raise _misuse("coroutine", func, _COROUTINE)
+    if _made_by.get(_code(func)) == "coroutine":
+        return func  # type: ignore[return-value]
+
+    @wraps(func)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> AnySyncCoroutine[R, Y, S]:
+        return wrap_coroutine(func(*args, **kwargs))
+
+    _mark_as_coroutine_function(wrapper)
+    return _made(wrapper, "coroutine")
+
+
+def generator(func: Callable[P, AsyncGenerator[Y, S]], /) -> Callable[P, AnySyncGenerator[Y, S]]:
+    """Make an async generator function callable from both worlds: `async for x in g()`, and `for x in g()`."""
+    if _made_by.get(_code(func)) == "generator":
+        return func  # type: ignore[return-value]
+    if not _is_generator_function(func):
+        raise _misuse("generator", func, _GENERATOR)
+
+    @wraps(func)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> AnySyncGenerator[Y, S]:
+        return wrap_async_generator(func(*args, **kwargs))
+
+    return _made(wrapper, "generator")
+
+
+def iterator(func: Callable[P, AsyncIterator[Y]], /) -> Callable[P, AnySyncIterator[Y]]:
+    """Make a function that returns an async iterator callable from both worlds: `async for`, and `for`."""
+    if _made_by.get(_code(func)) in ("iterator", "generator"):
+        return func  # type: ignore[return-value]
+    if isinstance(func, (type, classmethod, staticmethod)) or not callable(func) or _is_coroutine_function(func):
+        raise _misuse("iterator", func, "a function that returns an async iterator")
+
+    @wraps(func)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> AnySyncIterator[Y]:
+        return wrap_async_iterator(func(*args, **kwargs))
+
+    return _made(wrapper, "iterator")
+
+
+def contextmanager(func: Callable[P, AsyncIterator[R]], /) -> Callable[P, AnySyncContextManager[R]]:
+    """Make an async generator function with one `yield` a context manager of both worlds.
+
+    `contextlib.asynccontextmanager` for `async with cm()`, and for `with cm()` too. What it returns can
+    be entered once; a second time raises `RuntimeError`.
+    """
+    if _made_by.get(_code(func)) == "contextmanager":
+        return func  # type: ignore[return-value]
+    if not _is_generator_function(func):
+        raise _misuse("contextmanager", func, _GENERATOR)
+    make = asynccontextmanager(func)
+
+    @wraps(func)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> AnySyncContextManager[R]:
+        return _OneShotContextManager(make(*args, **kwargs))
+
+    return _made(wrapper, "contextmanager")
+
+
+class _OneShotContextManager(WrappedContextManager[R]):
+    _used = False
+
+    async def __aenter__(self) -> R:
+        if self._used:
+            raise RuntimeError("this context manager has been entered before: call its function again for a new one")
+        self._used = True
+        return await super().__aenter__()
+
+
+def _made(wrapper: Any, decorator: str) -> Any:
+    _made_by[wrapper.__code__] = decorator
+    return wrapper
+
+
+def _code(func: object) -> Any:
+    return getattr(func, "__code__", None)
+
+
+def _is_coroutine_function(func: object) -> bool:
+    return _is_kind("iscoroutinefunction", func)
+
+
+def _is_generator_function(func: object) -> bool:
+    return _is_kind("isasyncgenfunction", func)
+
+
+def _is_kind(test: str, func: object) -> bool:
+    import inspect  # with the first decoration, not with anysync
+
+    if isinstance(func, (type, classmethod, staticmethod)):
+        return False
+    kind: Callable[[object], bool] = getattr(inspect, test)
+    return kind(func) or kind(getattr(type(func), "__call__", None))
+
+
+def _mark_as_coroutine_function(wrapper: Any) -> None:
+    """Have frameworks see a coroutine function, whose result they must await."""
+    if sys.version_info >= (3, 12):
+        import inspect
+
+        inspect.markcoroutinefunction(wrapper)
+    else:
+        from asyncio import coroutines
+
+        wrapper._is_coroutine = coroutines._is_coroutine  # type: ignore[attr-defined]
+
+
+def _misuse(decorator: str, func: object, expected: str) -> TypeError:
+    """Return the error for a decorator on what it is not for: what came, and what to do about it."""
+    made_by = _made_by.get(_code(func))
+    if isinstance(func, (classmethod, staticmethod)):
+        kind = type(func).__name__
+        came, remedy = f"a {kind}", f"put @{kind} above @{decorator}"
+    elif isinstance(func, type):
+        came, remedy = f"the class {func.__name__}", "decorate its methods"
+    elif isinstance(func, Coroutine):
+        func.close()
+        came, remedy = "a coroutine", "decorate the function that makes it, or use anysync.run() or wrap_coroutine()"
+    elif isinstance(func, AsyncIterator):
+        came, remedy = "an async iterator", "decorate the function that makes it, or use a wrap_async_* function"
+    elif isinstance(func, AbstractAsyncContextManager):
+        came, remedy = "an async context manager", "use wrap_async_context_manager()"
+    elif made_by is not None:
+        came, remedy = f"a function decorated with @{made_by}", "keep one of the two"
+    elif _is_coroutine_function(func):
+        came, remedy = "a coroutine function", "use @anysync.coroutine, or give it a `yield`"
+    elif _is_generator_function(func):
+        came, remedy = "an async generator function", "use @anysync.generator or @anysync.contextmanager"
+    elif callable(func):
+        came = "a sync function"
+        remedy = "make it `async def`; for one that returns an async object, decorate with @iterator or use wrap_*"
+    else:
+        came, remedy = f"an object of type {type(func).__name__}", "decorate a function"
+    return TypeError(f"@{decorator} expects {expected}, not {came} ({func!r}): {remedy}")

@@ -1,0 +1,161 @@
+"""`Runner`, a private loop on a thread of its own, and `configure`, the defaults for every loop."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
+from contextlib import AbstractAsyncContextManager
+from contextvars import Context
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from ._objects import (
+    AnySyncContextManager,
+    AnySyncGenerator,
+    AnySyncIterator,
+    as_coroutine,
+    checked,
+    wrap_async_context_manager,
+    wrap_async_generator,
+    wrap_async_iterator,
+)
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from concurrent.futures import Future
+
+    from typing_extensions import Self
+
+    from ._hosts import ThreadHost
+
+R = TypeVar("R")
+S = TypeVar("S")
+Y = TypeVar("Y")
+
+
+class Runner:
+    """One event loop on one thread of its own, for a library that wants a private one.
+
+    The thread, called `name`, starts with the first use, and ends with `close` or with the process.
+    All methods may be called from any thread but that one, also inside a running loop, which a call
+    then blocks. After a fork, the child's runner starts anew. `backend` and `backend_options` are
+    those of `anyio.run`; what is not given is as `configure` says.
+    """
+
+    def __init__(
+        self,
+        name: str = "anysync runner",
+        *,
+        backend: str | None = None,
+        backend_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name = name
+        self._options = None if backend_options is None else _loop_options(backend, backend_options)
+        _check_backend(backend)
+        self._host: ThreadHost | None = None
+        self._closed = False
+
+    def run(self, awaitable: Awaitable[R], timeout: float | None = None, *, context: Context | None = None) -> R:
+        """Run an awaitable on the runner's loop; everything else is as in `AnySyncCoroutine.run`."""
+        coro = as_coroutine(awaitable)
+        timeout = checked(coro, timeout, context)
+        return self._host_for(coro).run(coro, timeout, context).result()  # type: ignore[misc, no-any-return]
+
+    def submit(self, awaitable: Awaitable[R], *, context: Context | None = None) -> "Future[R]":
+        """Start an awaitable on the runner's loop; return a future of its outcome, whose `cancel()` cancels it."""
+        coro = as_coroutine(awaitable)
+        checked(coro, None, context)
+        return self._host_for(coro).submit(coro, context)
+
+    @overload
+    def iterate(self, iterator: AsyncGenerator[Y, S], *, context: Context | None = None) -> AnySyncGenerator[Y, S]: ...
+    @overload
+    def iterate(self, iterator: AsyncIterator[Y], *, context: Context | None = None) -> AnySyncIterator[Y]: ...
+    def iterate(self, iterator: Any, *, context: Context | None = None) -> Any:
+        """Return an iterable for sync code whose steps run on the runner's loop: `for x in runner.iterate(g())`."""
+        generator = isinstance(iterator, AsyncGenerator)
+        wrapped = wrap_async_generator(iterator) if generator else wrap_async_iterator(iterator)
+        return wrapped.bind(self._live, context)
+
+    def enter(
+        self, manager: AbstractAsyncContextManager[R, Any], *, context: Context | None = None
+    ) -> AnySyncContextManager[R]:
+        """Return a context manager for sync code that lives on the runner's loop: `with runner.enter(cm()) as x`."""
+        return wrap_async_context_manager(manager).bind(self._live, context)
+
+    @property
+    def loop(self) -> "AbstractEventLoop":
+        """The event loop; reading it starts the runner."""
+        return self._live().loop
+
+    def close(self) -> None:
+        """Cancel what is left on the loop, wait for its clean-up, and end the thread; again does nothing.
+
+        Calls that are under way raise `RuntimeError`, and so does every later use.
+        """
+        self._closed = True
+        if self._host is not None:
+            self._host.close("the runner has been closed")
+
+    def __enter__(self) -> "Self":
+        self._live()
+        return self
+
+    def __exit__(
+        self, typ: type[BaseException] | None, val: BaseException | None, tb: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+    def _host_for(self, coro: Any) -> "ThreadHost":
+        try:
+            return self._live()
+        except BaseException:
+            coro.close()
+            raise
+
+    def _live(self) -> "ThreadHost":
+        from . import _hosts  # asyncio is imported with the first use
+
+        with _hosts.starting:
+            if self._closed:
+                raise RuntimeError("the runner has been closed")
+            if self._host is None or self._host.gone is not None:  # gone with a fork
+                self._host = _hosts.ThreadHost(self.name, options=self._options)
+            return self._host
+
+
+def configure(*, backend: str | None = None, backend_options: Mapping[str, Any] | None = None) -> None:
+    """Set how this process's event loops are made; loops that exist already stay as they are.
+
+    Both are spelled as in `anyio.run`: `backend` is `"asyncio"`; `backend_options` are `debug`,
+    `loop_factory` and `use_uvloop`. What is not given stays as it is. Raises `ValueError` for an unknown
+    backend, `TypeError` for an unknown option, `ImportError` if uvloop is asked for and not installed.
+    """
+    _check_backend(backend)
+    if backend_options is not None:
+        options = _loop_options(backend, backend_options)
+        from . import _hosts
+
+        _hosts.configure(**options)
+
+
+def _check_backend(backend: str | None) -> None:
+    if backend not in (None, "asyncio"):
+        raise ValueError(f"unknown backend {backend!r}: there is 'asyncio'")
+
+
+def _loop_options(backend: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate the backend options of `anyio.run` into those of `asyncio.Runner`."""
+    _check_backend(backend)
+    if unknown := set(options) - {"debug", "loop_factory", "use_uvloop"}:
+        names = ", ".join(map(repr, sorted(unknown)))
+        raise TypeError(f"unknown backend options {names}: asyncio has 'debug', 'loop_factory' and 'use_uvloop'")
+    factory = options.get("loop_factory")
+    if factory is not None and not callable(factory):
+        raise TypeError(f"loop_factory must be a function that returns an event loop, not {factory!r}")
+    if factory is None and options.get("use_uvloop"):
+        import sys
+
+        if sys.platform == "win32":
+            import winloop as uvloop
+        else:
+            import uvloop
+        factory = uvloop.new_event_loop
+    return {"loop_factory": factory, "debug": options.get("debug")}

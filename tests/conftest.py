@@ -1,0 +1,33 @@
+import os
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from anysync import core
+
+
+def pytest_report_header() -> str:
+    return f"anysync: {core.name} core, from {os.path.dirname(core.__file__)}, on Python {sys.version.split()[0]}"
+
+
+def pytest_configure() -> None:
+    wanted = {"0": "pure", "1": "compiled"}.get(os.environ.get("ANYSYNC_EXTENSION", ""))
+    if wanted not in (None, core.name):
+        pytest.exit(f"this run is for the {wanted} core, and the {core.name} one was imported", returncode=3)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left() -> Iterator[None]:
+    """Fail a test that leaves a thread behind, but for the background one, which is for ever."""
+    before = set(threading.enumerate())
+    yield
+    left = {
+        thread
+        for thread in set(threading.enumerate()) - before
+        if thread.name not in ("anysync background", "anysync helper")
+    }
+    for thread in left:
+        thread.join(5)
+    assert not [thread for thread in left if thread.is_alive()]
