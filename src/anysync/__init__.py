@@ -1,18 +1,15 @@
 """Call async code from sync code: `await f()` in one world, `f().run()` in the other."""
 
 from ._decorators import anysync, contextmanager, coroutine, generator, iterator
-from ._objects import (
-    AnySyncContextManager,
-    AnySyncCoroutine,
-    AnySyncGenerator,
-    AnySyncIterator,
+from ._objects import AnySyncContextManager, AnySyncCoroutine, AnySyncGenerator, AnySyncIterator
+from ._runner import Runner, configure
+from ._wrappers import (
     run,
     wrap_async_context_manager,
     wrap_async_generator,
     wrap_async_iterator,
     wrap_coroutine,
 )
-from ._runner import Runner, configure
 
 __version__ = "1.1.0.dev0"
 

@@ -5,20 +5,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import wraps
 from types import CodeType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
-from ._objects import (
-    AnySyncContextManager,
-    AnySyncCoroutine,
-    AnySyncGenerator,
-    AnySyncIterator,
-    WrappedContextManager,
-    wrap_async_generator,
-    wrap_async_iterator,
-    wrap_coroutine,
-)
+from ._objects import AnySyncContextManager, AnySyncCoroutine, AnySyncGenerator, AnySyncIterator
+from ._wrappers import WrappedContextManager, wrap_async_generator, wrap_async_iterator, wrap_coroutine
 
 P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")
 S = TypeVar("S")
 Y = TypeVar("Y")
@@ -67,7 +60,7 @@ def coroutine(func: Callable[P, Coroutine[Y, S, R]], /) -> Callable[P, AnySyncCo
 
 
 def generator(func: Callable[P, AsyncGenerator[Y, S]], /) -> Callable[P, AnySyncGenerator[Y, S]]:
-    """Make an async generator function callable from both worlds: `async for x in g()`, and `for x in g()`."""
+    """Make an async generator function callable from both worlds: `async for x in g()`, `for x in g()`."""
     if _made_by.get(_code(func)) == "generator":
         return func  # type: ignore[return-value]
     if not _is_generator_function(func):
@@ -84,7 +77,7 @@ def iterator(func: Callable[P, AsyncIterator[Y]], /) -> Callable[P, AnySyncItera
     """Make a function that returns an async iterator callable from both worlds: `async for`, and `for`."""
     if _made_by.get(_code(func)) in ("iterator", "generator"):
         return func  # type: ignore[return-value]
-    if isinstance(func, (type, classmethod, staticmethod)) or not callable(func) or _is_coroutine_function(func):
+    if not _is_plain_callable(func) or _is_coroutine_function(func):
         raise _misuse("iterator", func, "a function that returns an async iterator")
 
     @wraps(func)
@@ -104,7 +97,7 @@ def contextmanager(func: Callable[P, AsyncIterator[R]], /) -> Callable[P, AnySyn
         return func  # type: ignore[return-value]
     if not _is_generator_function(func):
         raise _misuse("contextmanager", func, _GENERATOR)
-    make = asynccontextmanager(func)
+    make = asynccontextmanager(func)  # pyright: ignore[reportDeprecated]  # of the annotation, the user's choice
 
     @wraps(func)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> AnySyncContextManager[R]:
@@ -118,13 +111,15 @@ class _OneShotContextManager(WrappedContextManager[R]):
 
     async def __aenter__(self) -> R:
         if self._used:
-            raise RuntimeError("this context manager has been entered before: call its function again for a new one")
+            raise RuntimeError(
+                "this context manager has been entered before: call its function again for a new one"
+            )
         self._used = True
         return await super().__aenter__()
 
 
-def _made(wrapper: Any, decorator: str) -> Any:
-    _made_by[wrapper.__code__] = decorator
+def _made(wrapper: F, decorator: str) -> F:
+    _made_by[_code(wrapper)] = decorator
     return wrapper
 
 
@@ -140,13 +135,17 @@ def _is_generator_function(func: object) -> bool:
     return _is_kind("isasyncgenfunction", func)
 
 
+def _is_plain_callable(func: object) -> bool:
+    return callable(func) and not isinstance(func, (type, classmethod, staticmethod))
+
+
 def _is_kind(test: str, func: object) -> bool:
     import inspect  # with the first decoration, not with anysync
 
-    if isinstance(func, (type, classmethod, staticmethod)):
+    if not _is_plain_callable(func):
         return False
     kind: Callable[[object], bool] = getattr(inspect, test)
-    return kind(func) or kind(getattr(type(func), "__call__", None))
+    return kind(func) or kind(type(func).__call__)
 
 
 def _mark_as_coroutine_function(wrapper: Any) -> None:
@@ -164,16 +163,22 @@ def _mark_as_coroutine_function(wrapper: Any) -> None:
 def _misuse(decorator: str, func: object, expected: str) -> TypeError:
     """Return the error for a decorator on what it is not for: what came, and what to do about it."""
     made_by = _made_by.get(_code(func))
-    if isinstance(func, (classmethod, staticmethod)):
-        kind = type(func).__name__
+    kind = type(func).__name__
+    if kind in ("classmethod", "staticmethod"):
         came, remedy = f"a {kind}", f"put @{kind} above @{decorator}"
     elif isinstance(func, type):
         came, remedy = f"the class {func.__name__}", "decorate its methods"
     elif isinstance(func, Coroutine):
         func.close()
-        came, remedy = "a coroutine", "decorate the function that makes it, or use anysync.run() or wrap_coroutine()"
+        came, remedy = (
+            "a coroutine",
+            "decorate the function that makes it, or use anysync.run() or wrap_coroutine()",
+        )
     elif isinstance(func, AsyncIterator):
-        came, remedy = "an async iterator", "decorate the function that makes it, or use a wrap_async_* function"
+        came, remedy = (
+            "an async iterator",
+            "decorate the function that makes it, or use a wrap_async_* function",
+        )
     elif isinstance(func, AbstractAsyncContextManager):
         came, remedy = "an async context manager", "use wrap_async_context_manager()"
     elif made_by is not None:
@@ -184,7 +189,9 @@ def _misuse(decorator: str, func: object, expected: str) -> TypeError:
         came, remedy = "an async generator function", "use @anysync.generator or @anysync.contextmanager"
     elif callable(func):
         came = "a sync function"
-        remedy = "make it `async def`; for one that returns an async object, decorate with @iterator or use wrap_*"
+        remedy = (
+            "make it `async def`; for one that returns an async object, decorate with @iterator or use wrap_*"
+        )
     else:
-        came, remedy = f"an object of type {type(func).__name__}", "decorate a function"
+        came, remedy = f"an object of type {kind}", "decorate a function"
     return TypeError(f"@{decorator} expects {expected}, not {came} ({func!r}): {remedy}")

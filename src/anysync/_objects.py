@@ -1,4 +1,4 @@
-"""The objects of both worlds: what a decorated function returns, and what `wrap_*` makes of others' objects."""
+"""The objects of both worlds: coroutines, iterators, generators and context managers."""
 
 from abc import abstractmethod
 from collections.abc import (
@@ -13,15 +13,15 @@ from collections.abc import (
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import Context
 from math import isnan
-from types import CoroutineType, GenericAlias, TracebackType
-from typing import TYPE_CHECKING, Any, Generic, cast
+from types import GenericAlias, TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Self, cast
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from typing_extensions import Self, TypeVar
+    from typing_extensions import TypeVar
 
-    from ._hosts import Host
+    from ._host import Host
     from ._on_asyncio import Session, Step
 
     ReturnT_co = TypeVar("ReturnT_co", covariant=True)
@@ -34,12 +34,8 @@ else:  # defaults came with Python 3.13, and these classes are subscripted as bu
 
     ReturnT_co, YieldT_co, SendT_contra, ItemT_co, ItemSendT_contra = map(TypeVar, "RYSTU")
 
-ReturnT = TypeVar("ReturnT")
-YieldT = TypeVar("YieldT")
-SendT = TypeVar("SendT")
 
-
-def here() -> "Host":
+def here() -> "Host":  # noqa: F811
     """Return the host that serves a call made here."""
     # asyncio is imported with the first call, not with anysync: this replaces itself
     global here
@@ -70,7 +66,9 @@ def checked(coro: Coroutine[Any, Any, Any], timeout: float | None, context: Cont
         raise
 
 
-class AnySyncCoroutine(Coroutine[YieldT_co, SendT_contra, ReturnT_co], Generic[ReturnT_co, YieldT_co, SendT_contra]):
+class AnySyncCoroutine(
+    Coroutine[YieldT_co, SendT_contra, ReturnT_co], Generic[ReturnT_co, YieldT_co, SendT_contra]
+):
     """A coroutine for both worlds: `await` it in async code, or `run()` it in sync code.
 
     It takes the place of the coroutine `coro` everywhere: it can be awaited, given to
@@ -103,12 +101,12 @@ class AnySyncCoroutine(Coroutine[YieldT_co, SendT_contra, ReturnT_co], Generic[R
         a background thread otherwise, which blocks the loop that runs here. Ctrl-C cancels the
         coroutine, waits for its clean-up and raises `KeyboardInterrupt`; a second one does not wait.
         """
-        coro = self.coro
+        coro: Coroutine[Any, Any, ReturnT_co] = self.coro
         if timeout is not None or context is not None:
             timeout = checked(coro, timeout, context)
-        if type(coro) is CoroutineType and coro.cr_await is not None:
+        if getattr(coro, "cr_await", None) is not None:
             raise RuntimeError("coroutine is being awaited already")
-        return cast("ReturnT_co", host_for(coro).run(coro, timeout, context).result())  # type: ignore[misc]
+        return cast("ReturnT_co", host_for(coro).run(coro, timeout, context).result())
 
     def submit(self, *, context: Context | None = None) -> "Future[ReturnT_co]":
         """Start the coroutine and return a `concurrent.futures.Future` of its outcome.
@@ -162,7 +160,7 @@ class _Stepped:
         self._session = session = host.session(self._context, **options)
         return session
 
-    def bind(self, choose_host: "Callable[[], Host]", context: Context | None) -> "Self":
+    def bind(self, choose_host: "Callable[[], Host]", context: Context | None) -> Self:
         """Have the steps run where `choose_host` says, in `context`."""
         if self._session is not None:
             raise RuntimeError("begun already, on another loop")
@@ -170,7 +168,9 @@ class _Stepped:
         self._choose_host, self._context = choose_host, context
         return self
 
-    def _step(self, session: "Session", function: Callable[..., Awaitable[Any]], *args: Any, last: bool = False) -> "Step":
+    def _step(
+        self, session: "Session", function: Callable[..., Awaitable[Any]], *args: Any, last: bool = False
+    ) -> "Step":
         try:
             return session.step(function, *args, last=last)
         finally:
@@ -192,25 +192,25 @@ class AnySyncIterator(_Stepped, AsyncIterator[ItemT_co], Iterator[ItemT_co]):
     _world: str | None = None
     _ends: type[BaseException] = StopAsyncIteration
 
-    def __aiter__(self) -> AsyncIterator[ItemT_co]:
+    def __aiter__(self) -> AsyncIterator[ItemT_co]:  # noqa: PYI034  # a subclass may return another
         return self
 
     @abstractmethod
     async def __anext__(self) -> ItemT_co:
         raise NotImplementedError
 
-    def __iter__(self) -> "Self":
+    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> ItemT_co:
         try:
-            return cast("ItemT_co", self._in_task(self._source.__anext__).result())  # type: ignore[misc]
+            return cast("ItemT_co", self._in_task(self._source.__anext__).result())
         except StopAsyncIteration:
             raise StopIteration from None
 
     def close(self) -> None:
         """End the iteration, and close the async iterator if it can be closed; waits for its clean-up."""
-        self._in_task(self._closer, last=True).result()  # type: ignore[misc]
+        self._in_task(self._closer, last=True).result()
 
     @property
     def _source(self) -> Any:
@@ -232,7 +232,9 @@ class AnySyncIterator(_Stepped, AsyncIterator[ItemT_co], Iterator[ItemT_co]):
     def _enter(self, world: str) -> None:
         if self._world != world:
             if self._world is not None:
-                raise RuntimeError(f"begun in {self._world} code, cannot go on in {world} code: use one or the other")
+                raise RuntimeError(
+                    f"begun in {self._world} code, cannot go on in {world} code: use one or the other"
+                )
             self._world = world
 
     def __del__(self) -> None:
@@ -241,7 +243,11 @@ class AnySyncIterator(_Stepped, AsyncIterator[ItemT_co], Iterator[ItemT_co]):
             session.abandon(self._closer)
 
 
-class AnySyncGenerator(AnySyncIterator[ItemT_co], AsyncGenerator[ItemT_co, ItemSendT_contra], Generator[ItemT_co, ItemSendT_contra, None]):
+class AnySyncGenerator(
+    AnySyncIterator[ItemT_co],
+    AsyncGenerator[ItemT_co, ItemSendT_contra],
+    Generator[ItemT_co, ItemSendT_contra, None],
+):
     """An async generator for both worlds: `async for` in async code, `for` in sync code.
 
     `asend`, `athrow` and `aclose` are for async code; `send`, `throw` and `close` do the same for sync code.
@@ -263,20 +269,24 @@ class AnySyncGenerator(AnySyncIterator[ItemT_co], AsyncGenerator[ItemT_co, ItemS
     def send(self, value: ItemSendT_contra, /) -> ItemT_co:
         """Resume the generator with `value`, and return the next item, as `generator.send` does."""
         try:
-            return cast("ItemT_co", self._in_task(self._source.asend, value).result())  # type: ignore[misc]
+            return cast("ItemT_co", self._in_task(self._source.asend, value).result())
         except StopAsyncIteration:
             raise StopIteration from None
 
     def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None, /) -> ItemT_co:
-        """Raise an exception where the generator stands, and return the next item, as `generator.throw` does."""
-        error = _as_exception(typ, val, tb)
+        """Raise an exception where the generator stands; return the next item, as `generator.throw` does."""
+        error = as_exception(typ, val, tb)
         try:
-            return cast("ItemT_co", self._in_task(self._source.athrow, error).result())  # type: ignore[misc]
+            return cast("ItemT_co", self._in_task(self._source.athrow, error).result())
         except StopAsyncIteration:
             raise StopIteration from None
 
 
-class AnySyncContextManager(_Stepped, AbstractContextManager[ItemT_co, "bool | None"], AbstractAsyncContextManager[ItemT_co, "bool | None"]):
+class AnySyncContextManager(
+    _Stepped,
+    AbstractContextManager[ItemT_co, "bool | None"],
+    AbstractAsyncContextManager[ItemT_co, "bool | None"],
+):
     """An async context manager for both worlds: `async with` in async code, `with` in sync code.
 
     Subclass it with `__aenter__` and `__aexit__`, or get one from `contextmanager` or
@@ -289,7 +299,9 @@ class AnySyncContextManager(_Stepped, AbstractContextManager[ItemT_co, "bool | N
 
     def __enter__(self) -> ItemT_co:
         if self._session is not None:
-            raise RuntimeError("this context manager is entered already: it must be left before it is entered again")
+            raise RuntimeError(
+                "this context manager is entered already: it must be left before it is entered again"
+            )
         session = self._new_session(on_cancel=self.__aexit__)
         try:
             step = self._step(session, self.__aenter__)
@@ -298,7 +310,7 @@ class AnySyncContextManager(_Stepped, AbstractContextManager[ItemT_co, "bool | N
                 self._step(session, self.__aexit__, type(error), error, error.__traceback__, last=True)
             self._session = None
             raise
-        return cast("ItemT_co", step.result())  # type: ignore[misc]
+        return cast("ItemT_co", step.result())
 
     def __exit__(
         self,
@@ -310,14 +322,14 @@ class AnySyncContextManager(_Stepped, AbstractContextManager[ItemT_co, "bool | N
         session = self._session
         if session is None:
             raise RuntimeError("this context manager is not entered")
-        return cast("bool | None", self._step(session, self.__aexit__, typ, val, tb, last=True).result())  # type: ignore[misc]
+        return cast("bool | None", self._step(session, self.__aexit__, typ, val, tb, last=True).result())
 
 
 async def _nothing() -> None:
     """Close what needs no closing."""
 
 
-def _as_exception(typ: Any, val: Any, tb: TracebackType | None) -> BaseException:
+def as_exception(typ: Any, val: Any, tb: TracebackType | None) -> BaseException:
     """Return the exception that `throw(typ, val, tb)` means, in its old form of three arguments too."""
     if isinstance(typ, BaseException):
         error = typ
@@ -326,132 +338,3 @@ def _as_exception(typ: Any, val: Any, tb: TracebackType | None) -> BaseException
     else:
         raise TypeError(f"exceptions must be classes or instances deriving from BaseException, not {typ!r}")
     return error if tb is None else error.with_traceback(tb)
-
-
-class WrappedIterator(AnySyncIterator[ItemT_co]):
-    def __init__(self, iterator: AsyncIterator[ItemT_co]) -> None:
-        self._iterator = iterator
-
-    @property
-    def _source(self) -> Any:
-        return self._iterator
-
-    def __aiter__(self) -> AsyncIterator[ItemT_co]:
-        self._enter("async")
-        return self._iterator
-
-    def __anext__(self) -> Any:
-        self._enter("async")
-        return self._iterator.__anext__()
-
-
-class WrappedGenerator(AnySyncGenerator[ItemT_co, ItemSendT_contra]):
-    def __init__(self, generator: AsyncGenerator[ItemT_co, ItemSendT_contra]) -> None:
-        self._generator = generator
-
-    @property
-    def _source(self) -> Any:
-        return self._generator
-
-    def __aiter__(self) -> AsyncGenerator[ItemT_co, ItemSendT_contra]:
-        self._enter("async")
-        return self._generator
-
-    def __anext__(self) -> Any:
-        self._enter("async")
-        return self._generator.__anext__()
-
-    def asend(self, value: ItemSendT_contra, /) -> Any:
-        self._enter("async")
-        return self._generator.asend(value)
-
-    def athrow(self, typ: Any, val: Any = None, tb: TracebackType | None = None, /) -> Any:
-        self._enter("async")
-        return self._generator.athrow(_as_exception(typ, val, tb))
-
-    def aclose(self) -> Any:
-        self._enter("async")
-        return self._generator.aclose()
-
-
-class WrappedContextManager(AnySyncContextManager[ItemT_co]):
-    def __init__(self, manager: AbstractAsyncContextManager[ItemT_co, bool | None]) -> None:
-        self._manager = manager
-
-    async def __aenter__(self) -> ItemT_co:
-        return await self._manager.__aenter__()
-
-    async def __aexit__(self, typ: Any = None, val: Any = None, tb: Any = None, /) -> bool | None:
-        return await self._manager.__aexit__(typ, val, tb)
-
-
-def wrap_coroutine(coroutine: Coroutine[YieldT, SendT, ReturnT]) -> AnySyncCoroutine[ReturnT, YieldT, SendT]:
-    """Make a coroutine usable from both worlds."""
-    if isinstance(coroutine, AnySyncCoroutine):
-        return coroutine
-    if not isinstance(coroutine, Coroutine):
-        raise TypeError(f"expected a coroutine, not {coroutine!r}: anysync.run() takes any awaitable")
-    return AnySyncCoroutine(coroutine)
-
-
-def wrap_async_iterator(iterator: AsyncIterator[YieldT]) -> AnySyncIterator[YieldT]:
-    """Make an async iterator usable from both worlds."""
-    if isinstance(iterator, AnySyncIterator):
-        return iterator
-    if not isinstance(iterator, AsyncIterator):
-        raise TypeError(f"expected an async iterator, not {iterator!r}{_remedy(iterator)}")
-    return WrappedIterator(iterator)
-
-
-def wrap_async_generator(generator: AsyncGenerator[YieldT, SendT]) -> AnySyncGenerator[YieldT, SendT]:
-    """Make an async generator usable from both worlds."""
-    if isinstance(generator, AnySyncGenerator):
-        return generator
-    if not isinstance(generator, AsyncGenerator):
-        raise TypeError(f"expected an async generator, not {generator!r}{_remedy(generator)}")
-    return WrappedGenerator(generator)
-
-
-def wrap_async_context_manager(manager: AbstractAsyncContextManager[ReturnT, Any]) -> AnySyncContextManager[ReturnT]:
-    """Make an async context manager usable from both worlds."""
-    if isinstance(manager, AnySyncContextManager):
-        return manager
-    if not isinstance(manager, AbstractAsyncContextManager):
-        raise TypeError(f"expected an async context manager, not {manager!r}{_remedy(manager)}")
-    return WrappedContextManager(manager)
-
-
-def _remedy(thing: object) -> str:
-    """Say what to do with `thing`, which was given in place of something else."""
-    if isinstance(thing, Coroutine):
-        thing.close()
-        return ": it must be awaited first"
-    if isinstance(thing, AsyncGenerator):
-        return ": use wrap_async_generator, or make a context manager of its function with `contextmanager`"
-    if hasattr(thing, "__aiter__"):
-        return ": use aiter() on it first"
-    if callable(thing):
-        return ": call it first"
-    return ""
-
-
-async def _wait_for(awaitable: Awaitable[ReturnT]) -> ReturnT:
-    return await awaitable
-
-
-def as_coroutine(awaitable: Awaitable[ReturnT]) -> Coroutine[Any, Any, ReturnT]:
-    """Return the coroutine in `awaitable`, or one that awaits it."""
-    if isinstance(awaitable, AnySyncCoroutine):
-        return cast("Coroutine[Any, Any, ReturnT]", awaitable.coro)
-    if isinstance(awaitable, Coroutine):
-        return awaitable
-    if not isinstance(awaitable, Awaitable):
-        raise TypeError(f"expected an awaitable, not {awaitable!r}{_remedy(awaitable)}")
-    return _wait_for(awaitable)
-
-
-def run(awaitable: Awaitable[ReturnT], timeout: float | None = None, *, context: Context | None = None) -> ReturnT:
-    """Run any awaitable from sync code and return its result, as `AnySyncCoroutine.run` does."""
-    coro = as_coroutine(awaitable)
-    timeout = checked(coro, timeout, context)
-    return cast("ReturnT", host_for(coro).run(coro, timeout, context).result())  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What only asyncio needs: a loop that one step can enter, and the task that a generator or `with` lives in."""
+"""What only asyncio needs: a loop that one step can enter, the task that a generator or `with` lives in."""
 
 import asyncio
 import selectors
@@ -6,7 +6,7 @@ import signal
 import sys
 from _thread import allocate_lock, get_ident
 from asyncio import CancelledError, Future, Handle, Task, current_task
-from asyncio.events import _set_running_loop
+from asyncio.events import _set_running_loop  # pyright: ignore[reportPrivateUsage]
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from functools import partial
@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING, Any
 from ._core import Call, Mailbox, check_free, drop_frame, raise_as_is, start
 
 if TYPE_CHECKING:
-    from ._hosts import Host
+    from asyncio import TimerHandle
+    from collections import deque
+    from socket import socket
+
+    from ._host import Host
 
 AsyncFunction = Callable[..., Awaitable[Any]]
 
@@ -36,6 +40,21 @@ class Loop(_PlatformLoop):
     mailbox: Mailbox | None = None
     on_wake: Callable[[], object] | None = None
     _outer_hooks: Any = None
+
+    if TYPE_CHECKING:  # what BaseEventLoop has, and typeshed does not tell
+        _asyncgen_finalizer_hook: Any
+        _asyncgen_firstiter_hook: Any
+        _closed: bool
+        _csock: socket
+        _debug: bool
+        _ready: deque[Handle]
+        _scheduled: list[TimerHandle]
+        _selector: selectors.BaseSelector
+        _signal_handlers: dict[int, Handle]
+        _ssock: socket
+        _stopping: bool
+        _task_factory: object
+        _thread_id: int | None
 
     @property
     def eager(self) -> bool:
@@ -61,11 +80,12 @@ class Loop(_PlatformLoop):
 
         What garbage collection schedules meanwhile waits for the next turn.
         """
-        handles: list[Handle] = []
+        handles: list[Any] = []
 
         def catch(callback: Callable[..., object], *args: Any, context: Context | None = None) -> Handle:
-            handles.append(Handle(callback, args, self, context))
-            return handles[-1]
+            handle = Handle(callback, args, self, context)
+            handles.append(handle)
+            return handle
 
         self.call_soon = catch  # type: ignore[assignment]  # a task looks it up on the instance
         try:
@@ -82,6 +102,15 @@ class Loop(_PlatformLoop):
         return task, step
 
     @property
+    def quiet(self) -> bool:
+        """Whether a task may go on at once: steps need no turn, and nobody has waited longer for one."""
+        return not (self._ready or self._debug or self._task_factory)
+
+    def wants_turn(self, timer_set: bool) -> bool:
+        """Whether something is ready, may be due before the timers known so far, or has stopped the loop."""
+        return bool(self._ready or self._stopping or (timer_set and self._scheduled))
+
+    @property
     def idle(self) -> bool:
         """Whether a turn would do nothing: nothing ready, no timer, no descriptor but the own wake-up."""
         return not (
@@ -93,7 +122,7 @@ class Loop(_PlatformLoop):
 
     def ring(self) -> None:
         """Wake the loop out of its selector."""
-        super()._write_to_self()
+        super()._write_to_self()  # type: ignore[misc]
 
     def _write_to_self(self) -> None:
         if self.mailbox is not None:
@@ -103,9 +132,8 @@ class Loop(_PlatformLoop):
         if self.on_wake is not None:
             self.on_wake()
 
-
     def shut(self) -> None:
-        """Close this process's part of the loop, without a word to the kernel's selector: a fork shares it."""
+        """Close this process's part of the loop without a word to the kernel's selector: a fork shares it."""
         if self._signal_handlers:
             signal.set_wakeup_fd(-1)
         if sys.platform != "win32":
@@ -125,8 +153,7 @@ class MailboxSelector(selectors.DefaultSelector):
         mailbox = loop.mailbox
         assert mailbox is not None
         served = mailbox.serve()
-        # a served job may have made something ready, set an earlier timer, or stopped the loop
-        while not (loop._ready or loop._stopping or (served and loop._scheduled)):
+        while not loop.wants_turn(timer_set=served):
             if len(self.get_map()) > 1:
                 return mailbox.watched(super().select, timeout)
             served = mailbox.park(timeout)
@@ -151,19 +178,22 @@ class Step(Call):
 
     __slots__ = ("args", "begun", "cancelled", "function", "last", "session")
 
-    def __init__(self, session: "Session", function: AsyncFunction, args: tuple[Any, ...], last: bool) -> None:
+    def __init__(
+        self, session: "Session", function: AsyncFunction, args: tuple[Any, ...], last: bool
+    ) -> None:
         self.session = session
         self.loop = session.loop
         self.function = function
         self.args = args
         self.last = last
         self.begun = self.cancelled = False
-        self.instead = self.coro = self.context = self.task = self.timer = self.on_done = self.result = None  # type: ignore[assignment]
+        self.coro = self.context = self.task = self.timer = self.timeout = None
+        self.instead = self.on_done = self.result = None
 
     def begin(self) -> None:
         if not self.begun and self.result is None:
             self.begun = True
-            self.session._take(self)
+            self.session.take(self)
 
     def cancel(self) -> None:
         if self.result is not None:
@@ -178,8 +208,11 @@ class Step(Call):
         self.fail(error)
 
     def finish(self, result: Callable[[], Any]) -> None:
-        self.function = self.args = None  # type: ignore[assignment]
+        self.function, self.args = _nothing, ()
         super().finish(result)
+
+
+async def _nothing() -> None: ...
 
 
 async def _outcome(function: AsyncFunction, *args: Any) -> tuple[Callable[[], Any], BaseException | None]:
@@ -225,7 +258,7 @@ class Session:
         self._early: Callable[[], Any] | None = None
 
     def step(self, function: AsyncFunction, *args: Any, last: bool = False) -> Step:
-        """Await `function(*args)` in the task. A `last` step ends the session, and so does what `ends` names."""
+        """Await `function(*args)` in the task. A `last` step ends the session, so does what `ends` names."""
         if not self._stepping.acquire(False):
             raise RuntimeError("already running: another thread is inside a step of this object")
         try:
@@ -242,43 +275,42 @@ class Session:
         self.host.perform_sometime(step)
 
     def _report(self, step: Step) -> None:
-        assert step.result is not None
         try:
             step.result()
         except BaseException as error:
             message = "an error occurred while an abandoned generator was closed"
             self.loop.call_exception_handler({"message": message, "exception": error})
 
-    def _take(self, step: Step) -> None:
+    def take(self, step: Step) -> None:
         """Hand `step` to the task, which starts or goes on at once where the loop allows it."""
-        eager = getattr(self.loop, "eager", False)
+        loop = self.loop
         try:
+            if self.ended:
+                raise RuntimeError("the loop that this object lived on has been closed")
             if self.task is None:
                 check_free(self._context)
                 self._step = step
                 self.host.open.add(self)
                 coro = self._serve()
-                if eager:
-                    self.task = start(self.loop, coro, self._context)
+                if isinstance(loop, Loop) and loop.eager:
+                    task = start(loop, coro, self._context)
                 else:
-                    self.task = self.loop.create_task(coro, context=self._context)
-                    self.task.add_done_callback(self._died)  # it may be cancelled before it runs
-                if self.ended:
-                    self.task = None
-            elif self.ended:
-                raise RuntimeError("the loop of this object has been closed")
+                    task = loop.create_task(coro, context=self._context)
+                    task.add_done_callback(self._died)  # it may be cancelled before it runs
+                self.task = None if self.ended else task
             else:
                 self._step = step
                 if self._wake is not None and not self._wake.done():
-                    if eager and not self.loop._ready:
-                        self.loop.caught(self._resume)[1]()
+                    if isinstance(loop, Loop) and loop.quiet:
+                        loop.caught(self._resume)[1]()
                     else:
                         self._resume()
         except BaseException as error:
             step.abort(error)
 
     def _resume(self) -> Task[None]:
-        assert self._wake is not None and self.task is not None
+        assert self._wake is not None
+        assert self.task is not None
         self._wake.set_result(None)
         return self.task
 
@@ -297,8 +329,9 @@ class Session:
             self._end()
 
     async def _answer(self, step: Step) -> None:
-        task, error = current_task(), None
+        task = current_task()
         assert task is not None
+        error: BaseException | None = None
         if self._early is not None:
             result = self._early
         else:
@@ -325,10 +358,10 @@ class Session:
         closing = self.host.gone is not None
         if self._on_cancel is not None:
             on_cancel, self._on_cancel = self._on_cancel, None
-            result, error = await _outcome(on_cancel, CancelledError, cancelled, cancelled.__traceback__)
-            self._early = [False].pop if error is None else result
-            if closing and error is not None and error is not cancelled:
-                raise error
+            result, outcome = await _outcome(on_cancel, CancelledError, cancelled, cancelled.__traceback__)
+            self._early = [False].pop if outcome is None else result
+            if closing and outcome is not None and outcome is not cancelled:
+                raise outcome
         elif closing:
             if self._on_close is not None:
                 await self._on_close()

@@ -7,13 +7,13 @@ door of a loop that has a thread of its own (`Mailbox`); and what a forked child
 import os
 import sys
 from _thread import LockType
-from asyncio import CancelledError, Task, _get_running_loop  # type: ignore[attr-defined]
+from asyncio import CancelledError, Task, _get_running_loop  # pyright: ignore[reportPrivateUsage]
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import sleep
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, TimerHandle
@@ -49,7 +49,7 @@ def drop_frame(error: BaseException) -> None:
 
 
 def check_free(context: Context) -> None:
-    """Raise `RuntimeError` if `context` is entered anywhere: a task begun in it would stay "current" for good."""
+    """Raise `RuntimeError` if `context` is entered: a task begun in it would stay "current" for good."""
     try:
         context.run(int)
     except RuntimeError:
@@ -116,39 +116,40 @@ class Call:
         context: Context | None = None,
     ) -> None:
         self.loop = loop
-        self.coro = coro
+        self.coro: Coroutine[Any, Any, Any] | None = coro
         self.timeout = timeout
-        self.context = copy_context() if context is None else context
+        self.context: Context | None = copy_context() if context is None else context
         self.task: Task[Any] | None = None
         self.timer: TimerHandle | None = None
         #: Raised in place of what the coroutine makes of being cancelled, which becomes its cause.
         self.instead: Exception | None = None
         self.on_done: Callable[[], object] | None = None
         #: Once finished: returns or raises the outcome. No Python function, so no frame in a traceback.
-        self.result: Callable[[], Any] | None = None
+        self.result: Any = None
 
     def begin(self) -> None:
         """Start the coroutine, eagerly where the loop allows it."""
-        if self.task is not None or self.result is not None:
+        coro, context, loop = self.coro, self.context, self.loop
+        if coro is None or context is None or self.task is not None:
             return
         try:
-            check_free(self.context)
-            if getattr(self.loop, "eager", False):
-                self.task = start(self.loop, self.coro, self.context)  # type: ignore[arg-type]
+            check_free(context)
+            if getattr(loop, "eager", False):
+                task = self.task = start(cast("Loop", loop), coro, context)
             else:
-                self.task = self.loop.create_task(self.coro, context=self.context)
+                task = self.task = loop.create_task(coro, context=context)
         except BaseException as error:
             self.abort(error)
             return
-        if self.task.done():
-            self.settle(self.task)
+        if task.done():
+            self.settle(task)
             return
-        self.task.add_done_callback(self.settle)
+        task.add_done_callback(self.settle)
         if self.timeout is not None:
             if self.timeout > 0:
-                self.timer = self.loop.call_later(self.timeout, self.expire)
+                self.timer = loop.call_later(self.timeout, self.expire)
             else:
-                self.loop.call_soon(self.expire)
+                loop.call_soon(self.expire)
 
     def settle(self, task: "Task[Any]") -> None:
         """Take over the outcome of the finished task."""
@@ -171,7 +172,7 @@ class Call:
     def expire(self) -> None:
         """Cancel because the time is up."""
         if self.task is not None and not self.task.done():
-            self.instead = TimeoutError(f"the coroutine did not finish within {self.timeout} seconds")
+            self.instead = TimeoutError(f"the coroutine did not finish within {self.timeout:g} seconds")
             self.task.cancel()
 
     def cancel(self) -> None:
@@ -186,7 +187,7 @@ class Call:
 
     def abort(self, error: BaseException) -> None:
         """Fail without having begun."""
-        if self.result is None:
+        if self.coro is not None:
             self.coro.close()
             self.fail(error)
 
@@ -202,7 +203,7 @@ class Call:
         on_done = self.on_done
         if self.timer is not None:
             self.timer.cancel()
-        self.coro = self.context = self.task = self.timer = self.on_done = self.instead = None  # type: ignore[assignment]
+        self.coro = self.context = self.task = self.timer = self.on_done = self.instead = None
         self.result = result
         if on_done is not None:
             on_done()

@@ -4,26 +4,16 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
-from ._objects import (
-    AnySyncContextManager,
-    AnySyncGenerator,
-    AnySyncIterator,
-    as_coroutine,
-    checked,
-    wrap_async_context_manager,
-    wrap_async_generator,
-    wrap_async_iterator,
-)
+from ._objects import AnySyncContextManager, AnySyncGenerator, AnySyncIterator, checked
+from ._wrappers import as_coroutine, wrap_async_context_manager, wrap_async_generator, wrap_async_iterator
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from concurrent.futures import Future
 
-    from typing_extensions import Self
-
-    from ._hosts import ThreadHost
+    from ._thread_host import ThreadHost
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -52,32 +42,37 @@ class Runner:
         self._host: ThreadHost | None = None
         self._closed = False
 
-    def run(self, awaitable: Awaitable[R], timeout: float | None = None, *, context: Context | None = None) -> R:
+    def run(
+        self, awaitable: Awaitable[R], timeout: float | None = None, *, context: Context | None = None
+    ) -> R:
         """Run an awaitable on the runner's loop; everything else is as in `AnySyncCoroutine.run`."""
         coro = as_coroutine(awaitable)
         timeout = checked(coro, timeout, context)
-        return self._host_for(coro).run(coro, timeout, context).result()  # type: ignore[misc, no-any-return]
+        return cast("R", self._host_for(coro).run(coro, timeout, context).result())
 
     def submit(self, awaitable: Awaitable[R], *, context: Context | None = None) -> "Future[R]":
-        """Start an awaitable on the runner's loop; return a future of its outcome, whose `cancel()` cancels it."""
+        """Start an awaitable on the runner's loop; return a future, whose `cancel()` cancels it."""
         coro = as_coroutine(awaitable)
         checked(coro, None, context)
         return self._host_for(coro).submit(coro, context)
 
     @overload
-    def iterate(self, iterator: AsyncGenerator[Y, S], *, context: Context | None = None) -> AnySyncGenerator[Y, S]: ...
+    def iterate(
+        self, iterator: AsyncGenerator[Y, S], *, context: Context | None = None
+    ) -> AnySyncGenerator[Y, S]: ...
     @overload
-    def iterate(self, iterator: AsyncIterator[Y], *, context: Context | None = None) -> AnySyncIterator[Y]: ...
+    def iterate(
+        self, iterator: AsyncIterator[Y], *, context: Context | None = None
+    ) -> AnySyncIterator[Y]: ...
     def iterate(self, iterator: Any, *, context: Context | None = None) -> Any:
-        """Return an iterable for sync code whose steps run on the runner's loop: `for x in runner.iterate(g())`."""
-        generator = isinstance(iterator, AsyncGenerator)
-        wrapped = wrap_async_generator(iterator) if generator else wrap_async_iterator(iterator)
-        return wrapped.bind(self._live, context)
+        """Return an iterable whose steps run on the runner's loop: `for x in runner.iterate(g())`."""
+        wrap: Any = wrap_async_generator if isinstance(iterator, AsyncGenerator) else wrap_async_iterator
+        return wrap(iterator).bind(self._live, context)
 
     def enter(
         self, manager: AbstractAsyncContextManager[R, Any], *, context: Context | None = None
     ) -> AnySyncContextManager[R]:
-        """Return a context manager for sync code that lives on the runner's loop: `with runner.enter(cm()) as x`."""
+        """Return a context manager that lives on the runner's loop: `with runner.enter(cm()) as x`."""
         return wrap_async_context_manager(manager).bind(self._live, context)
 
     @property
@@ -94,7 +89,7 @@ class Runner:
         if self._host is not None:
             self._host.close("the runner has been closed")
 
-    def __enter__(self) -> "Self":
+    def __enter__(self) -> Self:
         self._live()
         return self
 
@@ -111,13 +106,14 @@ class Runner:
             raise
 
     def _live(self) -> "ThreadHost":
-        from . import _hosts  # asyncio is imported with the first use
+        from ._host import process  # asyncio is imported with the first use
+        from ._thread_host import ThreadHost
 
-        with _hosts.starting:
+        with process.starting:
             if self._closed:
                 raise RuntimeError("the runner has been closed")
             if self._host is None or self._host.gone is not None:  # gone with a fork
-                self._host = _hosts.ThreadHost(self.name, options=self._options)
+                self._host = ThreadHost(self.name, options=self._options)
             return self._host
 
 
@@ -131,9 +127,9 @@ def configure(*, backend: str | None = None, backend_options: Mapping[str, Any] 
     _check_backend(backend)
     if backend_options is not None:
         options = _loop_options(backend, backend_options)
-        from . import _hosts
+        from ._host import process
 
-        _hosts.configure(**options)
+        process.defaults = options
 
 
 def _check_backend(backend: str | None) -> None:
@@ -146,7 +142,9 @@ def _loop_options(backend: str | None, options: Mapping[str, Any]) -> dict[str, 
     _check_backend(backend)
     if unknown := set(options) - {"debug", "loop_factory", "use_uvloop"}:
         names = ", ".join(map(repr, sorted(unknown)))
-        raise TypeError(f"unknown backend options {names}: asyncio has 'debug', 'loop_factory' and 'use_uvloop'")
+        raise TypeError(
+            f"unknown backend options {names}: asyncio has 'debug', 'loop_factory' and 'use_uvloop'"
+        )
     factory = options.get("loop_factory")
     if factory is not None and not callable(factory):
         raise TypeError(f"loop_factory must be a function that returns an event loop, not {factory!r}")
