@@ -31,3 +31,5 @@ __all__ = [
     "wrap_async_iterator",
     "wrap_coroutine",
 ]
+
+from . import core as core  # last: it shows the names above once more

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ._core import Call, drop_frame, keep_for_good, wait
 from ._on_asyncio import Loop, Session
@@ -180,7 +180,7 @@ class Host:
         keep_for_good(self)
         for task in asyncio.all_tasks(self.loop):
             keep_for_good(task)
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            cast("Any", task)._log_destroy_pending = False
         if isinstance(self.loop, Loop):
             self.loop.shut()
 

@@ -10,7 +10,7 @@ from asyncio.events import _set_running_loop  # pyright: ignore[reportPrivateUsa
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ._core import Call, Mailbox, check_free, drop_frame, raise_as_is, start
 
@@ -122,7 +122,7 @@ class Loop(_PlatformLoop):
 
     def ring(self) -> None:
         """Wake the loop out of its selector."""
-        super()._write_to_self()  # type: ignore[misc]
+        cast("Any", super())._write_to_self()
 
     def _write_to_self(self) -> None:
         if self.mailbox is not None:

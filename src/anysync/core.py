@@ -1,7 +1,20 @@
-"""The public names, where AnySync 1.0 had them, and `name`: which core runs, "pure" or "compiled"."""
+"""The public names, where AnySync 1.0 had them, and `name`, which tells the core that runs."""
+
+from typing import TYPE_CHECKING, Literal
 
 from . import *  # noqa: F403
 from . import __all__ as _names
-from ._core import name
+
+if TYPE_CHECKING:
+    #: "pure", or "compiled"
+    name: Literal["pure", "compiled"]
 
 __all__ = [*_names, "name"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(attribute: str) -> str:
+    if attribute == "name":
+        from ._core import name  # imports asyncio, which `import anysync` does not
+
+        return name
+    raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
