@@ -49,7 +49,7 @@ def coroutine(func: Callable[P, Coroutine[Y, S, R]], /) -> Callable[P, AnySyncCo
     if not _is_coroutine_function(func):
         raise _misuse("coroutine", func, _COROUTINE)
     if _made_by.get(_code(func)) == "coroutine":
-        return cast("Any", func)
+        return cast("Callable[P, AnySyncCoroutine[R, Y, S]]", func)
 
     @wraps(func)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> AnySyncCoroutine[R, Y, S]:
@@ -62,7 +62,7 @@ def coroutine(func: Callable[P, Coroutine[Y, S, R]], /) -> Callable[P, AnySyncCo
 def generator(func: Callable[P, AsyncGenerator[Y, S]], /) -> Callable[P, AnySyncGenerator[Y, S]]:
     """Make an async generator function callable from both worlds: `async for x in g()`, `for x in g()`."""
     if _made_by.get(_code(func)) == "generator":
-        return cast("Any", func)
+        return cast("Callable[P, AnySyncGenerator[Y, S]]", func)
     if not _is_generator_function(func):
         raise _misuse("generator", func, _GENERATOR)
 
@@ -76,7 +76,7 @@ def generator(func: Callable[P, AsyncGenerator[Y, S]], /) -> Callable[P, AnySync
 def iterator(func: Callable[P, AsyncIterator[Y]], /) -> Callable[P, AnySyncIterator[Y]]:
     """Make a function that returns an async iterator callable from both worlds: `async for`, and `for`."""
     if _made_by.get(_code(func)) in ("iterator", "generator"):
-        return cast("Any", func)
+        return cast("Callable[P, AnySyncIterator[Y]]", func)
     if not _is_plain_callable(func) or _is_coroutine_function(func):
         raise _misuse("iterator", func, "a function that returns an async iterator")
 
@@ -94,7 +94,7 @@ def contextmanager(func: Callable[P, AsyncIterator[R]], /) -> Callable[P, AnySyn
     be entered once; a second time raises `RuntimeError`.
     """
     if _made_by.get(_code(func)) == "contextmanager":
-        return cast("Any", func)
+        return cast("Callable[P, AnySyncContextManager[R]]", func)
     if not _is_generator_function(func):
         raise _misuse("contextmanager", func, _GENERATOR)
     make = asynccontextmanager(func)  # pyright: ignore[reportDeprecated]  # of the annotation, the user's choice

@@ -72,9 +72,9 @@ def start(loop: "Loop", coro: Coroutine[Any, Any, Any], context: Context) -> "Ta
     task also raises into its loop, stay in the task.
     """
     if sys.version_info >= (3, 12):
-        task = cast("Task[Any]", Task.__new__(Task))  # held first: its constructor may raise
-        init: Callable[..., None] = cast("Any", task).__init__
-        step: Callable[[], object] = partial(init, coro, loop=loop, context=context, eager_start=True)
+        make: Any = Task
+        task: Task[Any] = make.__new__(Task)  # held first: its constructor raises what interrupts the step
+        step = partial(make.__init__, task, coro, loop=loop, context=context, eager_start=True)
     else:
         task, step = loop.caught(lambda: Task(coro, loop=loop, context=context))
     try:
