@@ -1,15 +1,10 @@
 """Call async code from sync code: `await f()` in one world, `f().run()` in the other."""
 
 from ._decorators import anysync, contextmanager, coroutine, generator, iterator
-from ._objects import AnySyncContextManager, AnySyncCoroutine, AnySyncGenerator, AnySyncIterator
+from ._iterators import AnySyncGenerator, AnySyncIterator, wrap_async_generator, wrap_async_iterator
+from ._managers import AnySyncContextManager, wrap_async_context_manager
+from ._objects import AnySyncCoroutine, run, wrap_coroutine
 from ._runner import Runner, configure
-from ._wrappers import (
-    run,
-    wrap_async_context_manager,
-    wrap_async_generator,
-    wrap_async_iterator,
-    wrap_coroutine,
-)
 
 __version__ = "1.1.0.dev0"
 

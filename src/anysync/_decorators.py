@@ -7,8 +7,9 @@ from functools import wraps
 from types import CodeType
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
-from ._objects import AnySyncContextManager, AnySyncCoroutine, AnySyncGenerator, AnySyncIterator
-from ._wrappers import WrappedContextManager, wrap_async_generator, wrap_async_iterator, wrap_coroutine
+from ._iterators import AnySyncGenerator, AnySyncIterator, wrap_async_generator, wrap_async_iterator
+from ._managers import AnySyncContextManager, WrappedContextManager
+from ._objects import AnySyncCoroutine, wrap_coroutine
 
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,12 +25,12 @@ _made_by: dict[CodeType, str] = {}
 
 
 @overload
-def anysync(func: Callable[P, AsyncGenerator[Y, S]], /) -> Callable[P, AnySyncGenerator[Y, S]]: ...
+def anysync(func: Callable[P, AsyncGenerator[Y, S]]) -> Callable[P, AnySyncGenerator[Y, S]]: ...
 @overload
-def anysync(func: Callable[P, AsyncIterator[Y]], /) -> Callable[P, AnySyncIterator[Y]]: ...
+def anysync(func: Callable[P, AsyncIterator[Y]]) -> Callable[P, AnySyncIterator[Y]]: ...
 @overload
-def anysync(func: Callable[P, Coroutine[Y, S, R]], /) -> Callable[P, AnySyncCoroutine[R, Y, S]]: ...
-def anysync(func: Callable[..., Any], /) -> Callable[..., Any]:
+def anysync(func: Callable[P, Coroutine[Y, S, R]]) -> Callable[P, AnySyncCoroutine[R, Y, S]]: ...
+def anysync(func: Callable[..., Any]) -> Callable[..., Any]:
     """Make an async function callable from both worlds.
 
     An `async def` is decorated as by `coroutine`, one with `yield` as by `generator`. Anything else
@@ -44,7 +45,7 @@ def anysync(func: Callable[..., Any], /) -> Callable[..., Any]:
     raise _misuse("anysync", func, "an `async def` function, with or without `yield`")
 
 
-def coroutine(func: Callable[P, Coroutine[Y, S, R]], /) -> Callable[P, AnySyncCoroutine[R, Y, S]]:
+def coroutine(func: Callable[P, Coroutine[Y, S, R]]) -> Callable[P, AnySyncCoroutine[R, Y, S]]:
     """Make a coroutine function callable from both worlds: `await f()`, and `f().run()`."""
     if not _is_coroutine_function(func):
         raise _misuse("coroutine", func, _COROUTINE)
@@ -59,7 +60,7 @@ def coroutine(func: Callable[P, Coroutine[Y, S, R]], /) -> Callable[P, AnySyncCo
     return _made(wrapper, "coroutine")
 
 
-def generator(func: Callable[P, AsyncGenerator[Y, S]], /) -> Callable[P, AnySyncGenerator[Y, S]]:
+def generator(func: Callable[P, AsyncGenerator[Y, S]]) -> Callable[P, AnySyncGenerator[Y, S]]:
     """Make an async generator function callable from both worlds: `async for x in g()`, `for x in g()`."""
     if _made_by.get(_code(func)) == "generator":
         return cast("Callable[P, AnySyncGenerator[Y, S]]", func)
@@ -73,7 +74,7 @@ def generator(func: Callable[P, AsyncGenerator[Y, S]], /) -> Callable[P, AnySync
     return _made(wrapper, "generator")
 
 
-def iterator(func: Callable[P, AsyncIterator[Y]], /) -> Callable[P, AnySyncIterator[Y]]:
+def iterator(func: Callable[P, AsyncIterator[Y]]) -> Callable[P, AnySyncIterator[Y]]:
     """Make a function that returns an async iterator callable from both worlds: `async for`, and `for`."""
     if _made_by.get(_code(func)) in ("iterator", "generator"):
         return cast("Callable[P, AnySyncIterator[Y]]", func)
@@ -87,7 +88,7 @@ def iterator(func: Callable[P, AsyncIterator[Y]], /) -> Callable[P, AnySyncItera
     return _made(wrapper, "iterator")
 
 
-def contextmanager(func: Callable[P, AsyncIterator[R]], /) -> Callable[P, AnySyncContextManager[R]]:
+def contextmanager(func: Callable[P, AsyncIterator[R]]) -> Callable[P, AnySyncContextManager[R]]:
     """Make an async generator function with one `yield` a context manager of both worlds.
 
     `contextlib.asynccontextmanager` for `async with cm()`, and for `with cm()` too. What it returns can

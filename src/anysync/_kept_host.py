@@ -256,6 +256,8 @@ class KeptHost(Host):
             self.loop.call_soon_threadsafe(job)
         except RuntimeError:  # closed
             call.abort(RuntimeError(self.gone))
+        else:
+            self._on_wake()  # a loop that is not ours would not tell
 
     def closed(self, thing: object) -> None:
         super().closed(thing)

@@ -6,8 +6,9 @@ from contextvars import Context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
-from ._objects import AnySyncContextManager, AnySyncGenerator, AnySyncIterator, checked
-from ._wrappers import as_coroutine, wrap_async_context_manager, wrap_async_generator, wrap_async_iterator
+from ._iterators import AnySyncGenerator, AnySyncIterator, wrap_async_generator, wrap_async_iterator
+from ._managers import AnySyncContextManager, wrap_async_context_manager
+from ._objects import as_coroutine, checked
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -26,7 +27,7 @@ class Runner:
     The thread, called `name`, starts with the first use, and ends with `close` or with the process.
     All methods may be called from any thread but that one, also inside a running loop, which a call
     then blocks. After a fork, the child's runner starts anew. `backend` and `backend_options` are
-    those of `anyio.run`; what is not given is as `configure` says.
+    those of `anyio.run`; one that is not given is as `configure` says.
     """
 
     def __init__(
@@ -121,8 +122,9 @@ def configure(*, backend: str | None = None, backend_options: Mapping[str, Any] 
     """Set how this process's event loops are made; loops that exist already stay as they are.
 
     Both are spelled as in `anyio.run`: `backend` is `"asyncio"`; `backend_options` are `debug`,
-    `loop_factory` and `use_uvloop`. What is not given stays as it is. Raises `ValueError` for an unknown
-    backend, `TypeError` for an unknown option, `ImportError` if uvloop is asked for and not installed.
+    `loop_factory` and `use_uvloop`. One that is not given stays as it is; options replace all that were
+    set before. Raises `ValueError` for an unknown backend, `TypeError` for an unknown option,
+    `ImportError` if uvloop is asked for and not installed.
     """
     _check_backend(backend)
     if backend_options is not None:
