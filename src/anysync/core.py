@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 from . import *  # noqa: F403
 from . import __all__ as _names
+from . import _core
 
 if TYPE_CHECKING:
     #: "pure", or "compiled"
@@ -14,7 +15,5 @@ __all__ = [*_names, "name"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 def __getattr__(attribute: str) -> str:
     if attribute == "name":
-        from ._core import name  # imports asyncio, which `import anysync` does not
-
-        return name
+        return _core.name
     raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
