@@ -3,7 +3,7 @@
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import wraps
+from functools import partial, wraps
 from types import CodeType
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
@@ -47,10 +47,10 @@ def anysync(func: Callable[..., Any]) -> Callable[..., Any]:
 
 def coroutine(func: Callable[P, Coroutine[Y, S, R]]) -> Callable[P, AnySyncCoroutine[R, Y, S]]:
     """Make a coroutine function callable from both worlds: `await f()`, and `f().run()`."""
-    if not _is_coroutine_function(func):
-        raise _misuse("coroutine", func, _COROUTINE)
     if _made_by.get(_code(func)) == "coroutine":
         return cast("Callable[P, AnySyncCoroutine[R, Y, S]]", func)
+    if not _is_coroutine_function(func):
+        raise _misuse("coroutine", func, _COROUTINE)
 
     @wraps(func)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> AnySyncCoroutine[R, Y, S]:
@@ -78,7 +78,7 @@ def iterator(func: Callable[P, AsyncIterator[Y]]) -> Callable[P, AnySyncIterator
     """Make a function that returns an async iterator callable from both worlds: `async for`, and `for`."""
     if _made_by.get(_code(func)) in ("iterator", "generator"):
         return cast("Callable[P, AnySyncIterator[Y]]", func)
-    if not _is_plain_callable(func) or _is_coroutine_function(func):
+    if _code(func) in _made_by or not _is_plain_callable(func) or _is_coroutine_function(func):
         raise _misuse("iterator", func, "a function that returns an async iterator")
 
     @wraps(func)
@@ -129,24 +129,30 @@ def _code(func: object) -> Any:
 
 
 def _is_coroutine_function(func: object) -> bool:
-    return _is_kind("iscoroutinefunction", func)
+    # imported with the first decoration, not with anysync
+    if sys.version_info >= (3, 12):
+        from inspect import iscoroutinefunction
+    else:  # where inspect does not know of marks
+        from asyncio import iscoroutinefunction
+
+    while isinstance(func, partial):
+        func = cast("partial[object]", func).func
+    return _is_plain_callable(func) and (
+        iscoroutinefunction(func) or iscoroutinefunction(type(func).__call__)
+    )
 
 
 def _is_generator_function(func: object) -> bool:
-    return _is_kind("isasyncgenfunction", func)
+    from inspect import isasyncgenfunction
+
+    return _is_plain_callable(func) and (isasyncgenfunction(func) or isasyncgenfunction(type(func).__call__))
 
 
 def _is_plain_callable(func: object) -> bool:
-    return callable(func) and not isinstance(func, (type, classmethod, staticmethod))
-
-
-def _is_kind(test: str, func: object) -> bool:
-    import inspect  # with the first decoration, not with anysync
-
-    if not _is_plain_callable(func):
-        return False
-    kind: Callable[[object], bool] = getattr(inspect, test)
-    return kind(func) or kind(type(func).__call__)
+    """Whether calling `func` gives what a function returns: it is no class, descriptor or context manager."""
+    return callable(func) and not isinstance(
+        func, (type, classmethod, staticmethod, AbstractAsyncContextManager)
+    )
 
 
 def _mark_as_coroutine_function(wrapper: Any) -> None:

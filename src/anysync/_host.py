@@ -79,7 +79,7 @@ class Host:
     def __init__(
         self, make_loop: Callable[[], asyncio.AbstractEventLoop], options: dict[str, Any] | None = None
     ) -> None:
-        options = process.defaults if options is None else options
+        options = process.defaults | (options or {})
         self._runner = asyncio.Runner(
             loop_factory=options.get("loop_factory") or make_loop, debug=options.get("debug")
         )
@@ -143,6 +143,13 @@ class Host:
     def closed(self, thing: object) -> None:
         """Hear, from who drives the loop, that something `open` is no longer."""
         self.open.discard(thing)
+
+    def _close_loop(self) -> None:
+        try:
+            self._runner.close()
+        except RuntimeError:  # at exit no thread can start to wait for the executor's, which are gone by then
+            if not process.exiting:
+                raise
 
     def close(self) -> None:
         """Cancel what is left on the loop, wait for it, and close the loop."""

@@ -49,7 +49,8 @@ class _Interrupts:
         self.call.loop.call_soon_threadsafe(self.call.cancel)
 
     def __exit__(self, *_: object) -> None:
-        if self._handler is not None and getsignal(SIGINT) is self._handler:
+        handler, self._handler = self._handler, None  # which refers back to this
+        if handler is not None and getsignal(SIGINT) is handler:
             set_handler(SIGINT, default_int_handler)
 
 
@@ -86,6 +87,9 @@ class KeptHost(Host):
         self._helper: threading.Thread | None = None
         self._bell = allocate_lock()
         self._bell.acquire()
+        self._helper_closes = False
+        self._helped = allocate_lock()
+        self._helped.acquire()
         if isinstance(self.loop, Loop):
             self.loop.on_wake = self._on_wake
 
@@ -221,8 +225,11 @@ class KeptHost(Host):
         if self.open and self.gone is None and not self._drive.locked():
             if self._helper is None:
                 self._start_helper()
-            with suppress(RuntimeError):  # rung already
-                self._bell.release()
+            self._ring()
+
+    def _ring(self) -> None:
+        with suppress(RuntimeError):  # rung already
+            self._bell.release()
 
     def _start_helper(self) -> None:
         with process.starting:
@@ -230,7 +237,7 @@ class KeptHost(Host):
                 self._helper = start_thread("anysync helper", self._help)
 
     def _help(self) -> None:
-        """Turn the loop between steps: what the helper thread does."""
+        """Turn the loop between steps, and close it if asked to: what the helper thread does."""
         while self._bell.acquire() and self.gone is None:
             if not self._drive.acquire(False):
                 continue
@@ -243,6 +250,11 @@ class KeptHost(Host):
             finally:
                 self._helping = False
                 self._let_go()
+        try:
+            if self._helper_closes:
+                self._close_loop()
+        finally:
+            self._helped.release()
 
     def perform_sometime(self, call: Call) -> None:
         inline = get_ident() == self._owner and process.thread.busy is None and running() is None
@@ -264,7 +276,7 @@ class KeptHost(Host):
         if self._helping and not self.open:
             self.loop.stop()
 
-    def close(self) -> None:
+    def close(self, *, at_thread_end: bool = False) -> None:
         if self.gone is not None:
             return
         self.gone = "the thread that this object lived on has ended, and its event loop with it"
@@ -274,13 +286,22 @@ class KeptHost(Host):
                 return
             turn = self._queue_up()
             self._follow(turn)
+        if at_thread_end and not (isinstance(self.loop, Loop) and self.loop.spent):
+            # `threading` has forgotten this thread already: what is left to run, runs in the helper's
+            with suppress(RuntimeError):
+                self._start_helper()
+                self._helper_closes = True
         try:
-            self._runner.close()
+            if not self._helper_closes:
+                self._close_loop()
         finally:
             if self._helper is not None:
-                with suppress(RuntimeError):
-                    self._bell.release()
-                self._helper.join()
+                self._ring()
+                self._helped.acquire()  # not join(), which would register this thread again
+
+    def give_up(self, reason: str) -> None:
+        super().give_up(reason)
+        self._ring()
 
 
 class Keeper:
@@ -290,4 +311,4 @@ class Keeper:
         self._host = host
 
     def __del__(self) -> None:
-        self._host.close()
+        self._host.close(at_thread_end=True)

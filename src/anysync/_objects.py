@@ -49,7 +49,11 @@ def check_context(context: object) -> None:
 
 
 def checked(coro: Coroutine[Any, Any, Any], timeout: float | None, context: Context | None) -> float | None:
-    """Return `timeout` as the hosts want it; bad arguments raise, and close `coro`, which will not run."""
+    """Return `timeout` as the hosts want it. Bad arguments raise, and close `coro`, which will not run."""
+    if getattr(coro, "cr_await", None) is not None:
+        raise RuntimeError("coroutine is being awaited already")
+    if timeout is None and context is None:
+        return None
     try:
         check_context(context)
         if timeout is None or timeout == float("inf"):
@@ -99,10 +103,7 @@ class AnySyncCoroutine(Coroutine[Y_co, S_contra, R_co], Generic[R_co, Y_co, S_co
         coroutine, waits for its clean-up and raises `KeyboardInterrupt`; a second one does not wait.
         """
         coro: Coroutine[Any, Any, R_co] = self.coro
-        if timeout is not None or context is not None:
-            timeout = checked(coro, timeout, context)
-        if getattr(coro, "cr_await", None) is not None:
-            raise RuntimeError("coroutine is being awaited already")
+        timeout = checked(coro, timeout, context)
         return cast("R_co", host_for(coro).run(coro, timeout, context).result())
 
     def submit(self, *, context: Context | None = None) -> "Future[R_co]":
@@ -156,7 +157,9 @@ def as_coroutine(awaitable: Awaitable[R]) -> Coroutine[Any, Any, R]:
         awaitable = cast("AnySyncCoroutine[R]", awaitable).coro
     if isinstance(awaitable, Coroutine):
         return cast("Coroutine[Any, Any, R]", awaitable)
-    if not isinstance(awaitable, Awaitable):
+    from inspect import isawaitable  # it also knows the coroutines that @types.coroutine makes
+
+    if not isawaitable(awaitable):
         raise TypeError(f"expected an awaitable, not {awaitable!r}: {remedy(awaitable)}")
     return _wait_for(awaitable)
 

@@ -44,9 +44,11 @@ class Loop(_PlatformLoop):
     if TYPE_CHECKING:  # what BaseEventLoop has, and typeshed does not tell
         _asyncgen_finalizer_hook: Any
         _asyncgen_firstiter_hook: Any
+        _asyncgens: object
         _closed: bool
         _csock: socket
         _debug: bool
+        _default_executor: object
         _ready: deque[Handle]
         _scheduled: list[TimerHandle]
         _selector: selectors.BaseSelector
@@ -119,6 +121,11 @@ class Loop(_PlatformLoop):
             or any(not timer.cancelled() for timer in self._scheduled)
             or len(self._selector.get_map()) > 1
         )
+
+    @property
+    def spent(self) -> bool:
+        """Whether closing has nothing to wait for: no task, no async generator, no thread of an executor."""
+        return not (asyncio.all_tasks(self) or self._asyncgens or self._default_executor)
 
     def ring(self) -> None:
         """Wake the loop out of its selector."""

@@ -1,6 +1,7 @@
 """`Runner`, a private loop on a thread of its own, and `configure`, the defaults for every loop."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from types import TracebackType
@@ -27,7 +28,7 @@ class Runner:
     The thread, called `name`, starts with the first use, and ends with `close` or with the process.
     All methods may be called from any thread but that one, also inside a running loop, which a call
     then blocks. After a fork, the child's runner starts anew. `backend` and `backend_options` are
-    those of `anyio.run`; one that is not given is as `configure` says.
+    those of `anyio.run`; what is not given is as `configure` says.
     """
 
     def __init__(
@@ -38,8 +39,8 @@ class Runner:
         backend_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
-        self._options = None if backend_options is None else _loop_options(backend, backend_options)
         _check_backend(backend)
+        self._options = _loop_options(backend_options or {})
         self._host: ThreadHost | None = None
         self._closed = False
 
@@ -122,16 +123,15 @@ def configure(*, backend: str | None = None, backend_options: Mapping[str, Any] 
     """Set how this process's event loops are made; loops that exist already stay as they are.
 
     Both are spelled as in `anyio.run`: `backend` is `"asyncio"`; `backend_options` are `debug`,
-    `loop_factory` and `use_uvloop`. One that is not given stays as it is; options replace all that were
-    set before. Raises `ValueError` for an unknown backend, `TypeError` for an unknown option,
-    `ImportError` if uvloop is asked for and not installed.
+    `loop_factory` and `use_uvloop`. What is not given stays as it is. Raises `ValueError` for an unknown
+    backend, `TypeError` for an unknown option, `ImportError` if uvloop is asked for and not installed.
     """
     _check_backend(backend)
     if backend_options is not None:
-        options = _loop_options(backend, backend_options)
+        options = _loop_options(backend_options)
         from ._host import process
 
-        process.defaults = options
+        process.defaults = process.defaults | options
 
 
 def _check_backend(backend: str | None) -> None:
@@ -139,23 +139,25 @@ def _check_backend(backend: str | None) -> None:
         raise ValueError(f"unknown backend {backend!r}: there is 'asyncio'")
 
 
-def _loop_options(backend: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+def _loop_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Translate the backend options of `anyio.run` into those of `asyncio.Runner`."""
-    _check_backend(backend)
     if unknown := set(options) - {"debug", "loop_factory", "use_uvloop"}:
         names = ", ".join(map(repr, sorted(unknown)))
         raise TypeError(
             f"unknown backend options {names}: asyncio has 'debug', 'loop_factory' and 'use_uvloop'"
         )
-    factory = options.get("loop_factory")
+    translated = {name: options[name] for name in ("debug", "loop_factory") if name in options}
+    factory = translated.get("loop_factory")
     if factory is not None and not callable(factory):
         raise TypeError(f"loop_factory must be a function that returns an event loop, not {factory!r}")
-    if factory is None and options.get("use_uvloop"):
-        import sys
+    if factory is None and "use_uvloop" in options:
+        translated["loop_factory"] = _uvloop_factory() if options["use_uvloop"] else None
+    return translated
 
-        if sys.platform == "win32":
-            import winloop as uvloop
-        else:
-            import uvloop
-        factory = uvloop.new_event_loop
-    return {"loop_factory": factory, "debug": options.get("debug")}
+
+def _uvloop_factory() -> "Callable[[], AbstractEventLoop]":
+    if sys.platform == "win32":
+        from winloop import new_event_loop
+    else:
+        from uvloop import new_event_loop
+    return new_event_loop

@@ -50,7 +50,7 @@ class ThreadHost(Host):
             if isinstance(call, Call):
                 call.instead = RuntimeError(self.gone)
         try:
-            self._runner.close()
+            self._close_loop()
         finally:
             self._swept = True
             self._sweep()
