@@ -88,11 +88,13 @@ class Host:
         self.gone: str | None = None
         process.hosts.add(self)
 
-    def run(self, coro: Coroutine[Any, Any, Any], timeout: float | None, context: Context | None) -> Call:
-        """Run `coro` to its end; return the finished call."""
+    def run(
+        self, coro: Coroutine[Any, Any, Any], timeout: float | None, context: Context | None
+    ) -> Callable[[], Any]:
+        """Run `coro` to its end; return what returns or raises its outcome."""
         call = Call(self.loop, coro, timeout, context)
         self.perform(call)
-        return call
+        return call.take()
 
     def submit(self, coro: Coroutine[Any, Any, Any], context: Context | None) -> "Future[Any]":
         """Start `coro`; return a future of its outcome, whose `cancel()` cancels it."""
@@ -107,7 +109,7 @@ class Host:
     def _resolve(self, call: Call, future: "Future[Any]") -> None:
         self.closed(call)
         try:
-            value = call.result()
+            value = call.take()()
         except asyncio.CancelledError:
             future.cancel()
             future.set_running_or_notify_cancel()
@@ -195,7 +197,7 @@ class Host:
 def interrupted(call: Call, interrupt: BaseException) -> BaseException:
     """Return `interrupt`, which cancelled `call`, with what the clean-up raised as its cause."""
     try:
-        call.result()
+        call.take()()
     except asyncio.CancelledError:
         pass
     except BaseException as error:

@@ -10,8 +10,6 @@ from ._objects import Stepped, remedy
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
-    from ._on_asyncio import Step
-
     S_contra = TypeVarWithDefault("S_contra", contravariant=True, default=None)
 else:
     S_contra = TypeVar("S_contra", contravariant=True)
@@ -48,13 +46,13 @@ class AnySyncIterator(Stepped, AsyncIterator[Y_co], Iterator[Y_co]):
 
     def __next__(self) -> Y_co:
         try:
-            return cast("Y_co", self._in_task(self._source.__anext__).result())
+            return cast("Y_co", self._in_task(self._source.__anext__)())
         except StopAsyncIteration:
             raise StopIteration from None
 
     def close(self) -> None:
         """End the iteration, and close the async iterator if it can be closed; waits for its clean-up."""
-        self._in_task(self._closer, last=True).result()
+        self._in_task(self._closer, last=True)()
 
     @property
     def _source(self) -> Any:
@@ -64,7 +62,9 @@ class AnySyncIterator(Stepped, AsyncIterator[Y_co], Iterator[Y_co]):
     def _closer(self) -> Callable[[], Awaitable[object]]:
         return getattr(self._source, "aclose", _nothing)
 
-    def _in_task(self, function: Callable[..., Awaitable[Any]], *args: Any, last: bool = False) -> "Step":
+    def _in_task(
+        self, function: Callable[..., Awaitable[Any]], *args: Any, last: bool = False
+    ) -> Callable[[], Any]:
         self._enter("sync")
         session = self._session
         if session is None:
@@ -113,7 +113,7 @@ class AnySyncGenerator(
     def send(self, value: S_contra) -> Y_co:
         """Resume the generator with `value`, and return the next item, as `generator.send` does."""
         try:
-            return cast("Y_co", self._in_task(self._source.asend, value).result())
+            return cast("Y_co", self._in_task(self._source.asend, value)())
         except StopAsyncIteration:
             raise StopIteration from None
 
@@ -121,7 +121,7 @@ class AnySyncGenerator(
         """Raise an exception where the generator stands; return the next item, as `generator.throw` does."""
         error = as_exception(typ, val, tb)
         try:
-            return cast("Y_co", self._in_task(self._source.athrow, error).result())
+            return cast("Y_co", self._in_task(self._source.athrow, error)())
         except StopAsyncIteration:
             raise StopIteration from None
 

@@ -32,13 +32,13 @@ class AnySyncContextManager(
             )
         session = self._new_session(on_cancel=self.__aexit__)
         try:
-            step = self._step(session, self.__aenter__)
+            outcome = self._step(session, self.__aenter__)
         except BaseException as error:
             if session.task is not None:  # entered just before the interrupt: nobody else would leave
                 self._step(session, self.__aexit__, type(error), error, error.__traceback__, last=True)
             self._session = None
             raise
-        return cast("R_co", step.result())
+        return cast("R_co", outcome())
 
     def __exit__(
         self,
@@ -50,7 +50,7 @@ class AnySyncContextManager(
         session = self._session
         if session is None:
             raise RuntimeError("this context manager is not entered")
-        return cast("bool | None", self._step(session, self.__aexit__, typ, val, tb, last=True).result())
+        return cast("bool | None", self._step(session, self.__aexit__, typ, val, tb, last=True)())
 
 
 class WrappedContextManager(AnySyncContextManager[R]):

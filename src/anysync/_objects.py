@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     from ._host import Host
-    from ._on_asyncio import Session, Step
+    from ._on_asyncio import Session
 
     Y_co = TypeVarWithDefault("Y_co", covariant=True, default=Any)
     S_contra = TypeVarWithDefault("S_contra", contravariant=True, default=Any)
@@ -104,7 +104,7 @@ class AnySyncCoroutine(Coroutine[Y_co, S_contra, R_co], Generic[R_co, Y_co, S_co
         """
         coro: Coroutine[Any, Any, R_co] = self.coro
         timeout = checked(coro, timeout, context)
-        return cast("R_co", host_for(coro).run(coro, timeout, context).result())
+        return cast("R_co", host_for(coro).run(coro, timeout, context)())
 
     def submit(self, *, context: Context | None = None) -> "Future[R_co]":
         """Start the coroutine and return a `concurrent.futures.Future` of its outcome.
@@ -168,7 +168,7 @@ def run(awaitable: Awaitable[R], timeout: float | None = None, *, context: Conte
     """Run any awaitable from sync code and return its result, as `AnySyncCoroutine.run` does."""
     coro = as_coroutine(awaitable)
     timeout = checked(coro, timeout, context)
-    return cast("R", host_for(coro).run(coro, timeout, context).result())
+    return cast("R", host_for(coro).run(coro, timeout, context)())
 
 
 def host_for(coro: Coroutine[Any, Any, Any]) -> "Host":
@@ -221,7 +221,7 @@ class Stepped:
 
     def _step(
         self, session: "Session", function: Callable[..., Awaitable[Any]], *args: Any, last: bool = False
-    ) -> "Step":
+    ) -> Callable[[], Any]:
         try:
             return session.step(function, *args, last=last)
         finally:

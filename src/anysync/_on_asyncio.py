@@ -264,14 +264,17 @@ class Session:
         self._cancelled: CancelledError | None = None
         self._early: Callable[[], Any] | None = None
 
-    def step(self, function: AsyncFunction, *args: Any, last: bool = False) -> Step:
-        """Await `function(*args)` in the task. A `last` step ends the session, so does what `ends` names."""
+    def step(self, function: AsyncFunction, *args: Any, last: bool = False) -> Callable[[], Any]:
+        """Await `function(*args)` in the task; return what returns or raises its outcome.
+
+        A `last` step ends the session, and so does an exception that `ends` names.
+        """
         if not self._stepping.acquire(False):
             raise RuntimeError("already running: another thread is inside a step of this object")
         try:
             step = Step(self, function, args, last)
             self.host.perform(step)
-            return step
+            return step.take()
         finally:
             self._stepping.release()
 
@@ -283,7 +286,7 @@ class Session:
 
     def _report(self, step: Step) -> None:
         try:
-            step.result()
+            step.take()()
         except BaseException as error:
             message = "an error occurred while an abandoned generator was closed"
             self.loop.call_exception_handler({"message": message, "exception": error})
@@ -353,6 +356,7 @@ class Session:
             self._end()
         self._step = None
         step.finish(result)
+        del error, result  # whose traceback holds this frame
 
     async def _pause(self) -> None:
         """Wait for the next step, and see to a cancel that comes first."""

@@ -83,7 +83,10 @@ def start(loop: "Loop", coro: Coroutine[Any, Any, Any], context: Context) -> "Ta
         if not task.done():
             raise
         drop_frame(error)
-    return task
+    try:
+        return task
+    finally:
+        del task, step  # a traceback from `coro` holds this frame, and the task holds the error
 
 
 def wait(lock: LockType) -> None:
@@ -136,16 +139,16 @@ class Call:
         try:
             check_free(context)
             if getattr(loop, "eager", False):
-                task = self.task = start(cast("Loop", loop), coro, context)
+                self.task = start(cast("Loop", loop), coro, context)
             else:
-                task = self.task = loop.create_task(coro, context=context)
+                self.task = loop.create_task(coro, context=context)
         except BaseException as error:
             self.abort(error)
             return
-        if task.done():
-            self.settle(task)
+        if self.task.done():
+            self.settle(self.task)
             return
-        task.add_done_callback(self.settle)
+        self.task.add_done_callback(self.settle)
         if self.timeout is not None:
             if self.timeout > 0:
                 self.timer = loop.call_later(self.timeout, self.expire)
@@ -208,6 +211,15 @@ class Call:
         self.result = result
         if on_done is not None:
             on_done()
+
+    def take(self) -> Callable[[], Any]:
+        """Give away the result: frames in the traceback of an error may refer to the call."""
+        result, self.result = self.result, _taken
+        return cast("Callable[[], Any]", result)
+
+
+def _taken() -> None:
+    """Stand for a result that was taken."""
 
 
 class Mailbox:

@@ -50,7 +50,7 @@ class Runner:
         """Run an awaitable on the runner's loop; everything else is as in `AnySyncCoroutine.run`."""
         coro = as_coroutine(awaitable)
         timeout = checked(coro, timeout, context)
-        return cast("R", self._host_for(coro).run(coro, timeout, context).result())
+        return cast("R", self._host_for(coro).run(coro, timeout, context)())
 
     def submit(self, awaitable: Awaitable[R], *, context: Context | None = None) -> "Future[R]":
         """Start an awaitable on the runner's loop; return a future, whose `cancel()` cancels it."""
