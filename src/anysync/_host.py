@@ -133,10 +133,11 @@ class Host:
         """Take `call` to its end."""
         raise NotImplementedError
 
-    def perform_sometime(self, call: Call) -> None:
-        """Take `call` to its end without waiting, from wherever garbage collection runs."""
+    def perform_sometime(self, call: Call) -> bool:
+        """Take `call` to its end without waiting, wherever garbage collection runs; true if it has ended."""
         if self.gone is None:
             self.post(call.begin, call)
+        return False
 
     def post(self, job: Callable[[], object], call: Call) -> None:
         """Have whoever drives the loop do `job`, for `call`, which fails if the loop serves no longer."""

@@ -34,6 +34,7 @@ class AnySyncIterator(Stepped, AsyncIterator[Y_co], Iterator[Y_co]):
     _ends: type[BaseException] = StopAsyncIteration
 
     def __aiter__(self) -> AsyncIterator[Y_co]:  # noqa: PYI034  # a subclass may return another
+        self._enter("async")
         return self
 
     @abstractmethod
@@ -41,6 +42,8 @@ class AnySyncIterator(Stepped, AsyncIterator[Y_co], Iterator[Y_co]):
         raise NotImplementedError
 
     def __iter__(self) -> Self:
+        if type(self).__aiter__ is AnySyncIterator.__aiter__:
+            return self
         iterator = self.__aiter__()
         return self if iterator is self else cast("Self", wrap_async_iterator(iterator))
 

@@ -256,12 +256,13 @@ class KeptHost(Host):
         finally:
             self._helped.release()
 
-    def perform_sometime(self, call: Call) -> None:
-        inline = get_ident() == self._owner and process.thread.busy is None and running() is None
-        if inline and not self._drive.locked():
-            self.perform(call)
-        else:
-            super().perform_sometime(call)
+    def perform_sometime(self, call: Call) -> bool:
+        here = get_ident() == self._owner and process.thread.busy is None and running() is None
+        if self.gone is not None or not here or self._drive.locked():
+            return super().perform_sometime(call)
+        call.on_done = None
+        self.perform(call)
+        return True
 
     def post(self, job: Callable[[], object], call: Call) -> None:
         try:

@@ -231,6 +231,11 @@ async def _outcome(function: AsyncFunction, *args: Any) -> tuple[Callable[[], An
         return partial(raise_as_is, error), error
 
 
+def _nothing_suppressed() -> bool:
+    """Stand for an exit that has been: it suppressed its own cancel, and nothing of the body's."""
+    return False
+
+
 class Session:
     """One task and one context, from the first step to the last: where a generator or a `with` lives.
 
@@ -282,7 +287,8 @@ class Session:
         """Make `function` the last step, from wherever garbage collection runs."""
         step = Step(self, function, (), last=True)
         step.on_done = partial(self._report, step)
-        self.host.perform_sometime(step)
+        if self.host.perform_sometime(step):
+            self._report(step)
 
     def _report(self, step: Step) -> None:
         try:
@@ -355,30 +361,35 @@ class Session:
         if step.last or isinstance(error, self._ends):
             self._end()
         self._step = None
-        step.finish(result)
+        if error is None:
+            step.finish(result)
+        else:
+            step.fail(error)
         del error, result  # whose traceback holds this frame
 
     async def _pause(self) -> None:
-        """Wait for the next step, and see to a cancel that comes first."""
-        self._wake = self.loop.create_future()
+        """Wait for the next step, and see to a cancel that comes first, or to the end of the host."""
         try:
+            if self.host.gone is not None:  # a step that swallowed its cancel will not be followed by another
+                raise CancelledError
+            self._wake = self.loop.create_future()
             await self._wake
             return
         except CancelledError as error:
             cancelled = error
-        closing = self.host.gone is not None
+        self.ended = self.host.gone is not None
         if self._on_cancel is not None:
             on_cancel, self._on_cancel = self._on_cancel, None
-            result, outcome = await _outcome(on_cancel, CancelledError, cancelled, cancelled.__traceback__)
-            self._early = [False].pop if outcome is None else result
-            if closing and outcome is not None and outcome is not cancelled:
-                raise outcome
-        elif closing:
-            if self._on_close is not None:
-                await self._on_close()
-        else:
+            result, raised = await _outcome(on_cancel, CancelledError, cancelled, cancelled.__traceback__)
+            self._early = partial(raise_as_is, raised or cancelled)
+            if raised is None and result():
+                self._early = _nothing_suppressed
+            if self.ended and raised is not None and raised is not cancelled:
+                raise raised
+        elif not self.ended:
             self._cancelled = cancelled
-        self.ended = closing
+        elif self._on_close is not None:
+            await self._on_close()
 
     def _end(self) -> None:
         self.ended = True
