@@ -49,10 +49,9 @@ class Process:
 
     def forked(self) -> None:
         """In the child: give up the parent's hosts, whose threads are not here."""
-        hosts = list(self.hosts)
-        self.start_afresh()
-        for host in hosts:
+        for host in list(self.hosts):
             host.give_up("this object lives in the process that forked this one: make a new one here")
+        self.start_afresh()
 
     def exit(self) -> None:
         """Close all hosts: kept loops first, since their clean-up may still call into the background."""

@@ -42,7 +42,7 @@ class AnySyncIterator(Stepped, AsyncIterator[Y_co], Iterator[Y_co]):
         raise NotImplementedError
 
     def __iter__(self) -> Self:
-        if type(self).__aiter__ is AnySyncIterator.__aiter__:
+        if cast("Any", type(self)).__aiter__ is cast("Any", AnySyncIterator).__aiter__:
             return self
         iterator = self.__aiter__()
         return self if iterator is self else cast("Self", wrap_async_iterator(iterator))

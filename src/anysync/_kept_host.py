@@ -243,7 +243,7 @@ class KeptHost(Host):
                 continue
             self._helping = True
             try:
-                if not self._followers:
+                if self.open and not self._followers:
                     # what a task in the background raises is in that task
                     with suppress(KeyboardInterrupt, SystemExit):
                         self.loop.run_forever()

@@ -1,10 +1,14 @@
 """Context managers of both worlds."""
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import GenericAlias, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ._objects import Stepped, remedy
+
+if TYPE_CHECKING:
+    from ._on_asyncio import Session
 
 R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
@@ -30,15 +34,17 @@ class AnySyncContextManager(
             raise RuntimeError(
                 "this context manager is entered already: it must be left before it is entered again"
             )
-        session = self._new_session(on_cancel=self.__aexit__)
+        # no local variable: a traceback that holds this frame must not meet its error again
+        return cast("R_co", self._enter_in(self._new_session(on_cancel=self.__aexit__))())
+
+    def _enter_in(self, session: "Session") -> Callable[[], Any]:
         try:
-            outcome = self._step(session, self.__aenter__)
+            return self._step(session, self.__aenter__)
         except BaseException as error:
             if session.task is not None:  # entered just before the interrupt: nobody else would leave
                 self._step(session, self.__aexit__, type(error), error, error.__traceback__, last=True)
             self._session = None
             raise
-        return cast("R_co", outcome())
 
     def __exit__(
         self,

@@ -225,5 +225,5 @@ class Stepped:
         try:
             return session.step(function, *args, last=last)
         finally:
-            if session.ended:
+            if session.ended and not session.lost:
                 self._session = None

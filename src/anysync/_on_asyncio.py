@@ -141,6 +141,8 @@ class Loop(_PlatformLoop):
 
     def shut(self) -> None:
         """Close this process's part of the loop without a word to the kernel's selector: a fork shares it."""
+        if self._closed:
+            return
         if self._signal_handlers:
             signal.set_wakeup_fd(-1)
         if sys.platform != "win32":
@@ -259,6 +261,8 @@ class Session:
         self.loop = host.loop
         self.task: Task[None] | None = None
         self.ended = False
+        #: ended by its host, not by a step
+        self.lost = False
         self._context = copy_context() if context is None else context
         self._ends = ends
         self._on_cancel = on_cancel
@@ -377,7 +381,7 @@ class Session:
             return
         except CancelledError as error:
             cancelled = error
-        self.ended = self.host.gone is not None
+        self.ended = self.lost = self.host.gone is not None
         if self._on_cancel is not None:
             on_cancel, self._on_cancel = self._on_cancel, None
             result, raised = await _outcome(on_cancel, CancelledError, cancelled, cancelled.__traceback__)

@@ -1,0 +1,191 @@
+"""Runs a scenario in a process of its own, where Ctrl-C, forks and interpreter exit can do no harm.
+
+`@script` makes a test of a function whose body is the scenario. The process executes the module of the
+test without its other tests and without pytest, so that imports and helpers are at hand. `run_source`
+runs any source, for scenarios in which the order of imports or the main module matters.
+"""
+
+import ast
+import asyncio
+import faulthandler
+import functools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+WATCHDOG = 20  # seconds until a process that hangs shows where, and dies
+FORKS = ("-W", "ignore::DeprecationWarning")  # since Python 3.12, a fork warns if there are threads
+
+
+def run_file(
+    path: Path | str, *arguments: str, options: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run a Python file with these options and arguments, and return its output and exit code."""
+    command = [sys.executable, "-X", "dev", *options, str(path), *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=2 * WATCHDOG, stdin=subprocess.DEVNULL
+    )
+
+
+def run_source(source: str, directory: Path, options: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """Run source, which may import this module, as the main module of a process."""
+    path = directory / "main.py"
+    path.write_text(f"import sys; sys.path.append({str(Path(__file__).parent)!r})\nimport scripts\n{source}")
+    return run_file(path, options=options)
+
+
+def check(done: subprocess.CompletedProcess[str], out: str = "", code: int = 0) -> None:
+    """Assert that a process printed this, exited with this code, and had nothing to complain about."""
+    assert (done.stderr, done.stdout, done.returncode) == ("", out, code), f"{done.stdout}\n{done.stderr}"
+
+
+def script(
+    function: Callable[..., None] | None = None, *, out: str = "", code: int = 0, options: Sequence[str] = ()
+) -> Any:
+    """Make a test that runs the function in a process of its own, which must end with `out` and `code`."""
+    if function is None:
+        return functools.partial(script, out=out, code=code, options=options)
+
+    @functools.wraps(function)
+    def test(**parameters: object) -> None:
+        done = run_file(
+            __file__, function.__code__.co_filename, function.__name__, repr(parameters), options=options
+        )
+        check(done, out, code)
+
+    return test
+
+
+def watch() -> None:
+    """Have this process, and those it forks, dump all stacks and die if they hang."""
+    start = functools.partial(faulthandler.dump_traceback_later, WATCHDOG, exit=True)
+    start()
+    if hasattr(os, "fork"):  # a child has not the thread that watches, and must not wait for it at its end
+        faulthandler.register(signal.SIGALRM, chain=True)
+        stop = faulthandler.cancel_dump_traceback_later
+        alarm = functools.partial(signal.alarm, WATCHDOG)
+        os.register_at_fork(before=stop, after_in_parent=start, after_in_child=alarm)
+
+
+def quick_loops() -> None:
+    """Take loops out of the debug mode of -X dev, where no step is eager, unless the variable asks for it."""
+    import logging
+
+    import anysync
+
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # not that a slow machine took long
+    if not os.environ.get("PYTHONASYNCIODEBUG"):
+        anysync.configure(backend_options={"debug": False})
+
+
+# What scenarios use.
+
+
+def in_loop(function: Callable[[], Any]) -> Any:
+    """Call a function inside a running loop, as a notebook does: without `asyncio.run` and its handler."""
+
+    async def main() -> Any:
+        return function()
+
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+def plainly(function: Callable[[], Any]) -> Any:
+    return function()
+
+
+def raised(function: Callable[[], object]) -> BaseException:
+    """Return what the function raises."""
+    try:
+        function()
+    except BaseException as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+async def suspended(event: threading.Event) -> None:
+    """Suspend for good, and set the event once that has happened."""
+    loop = asyncio.get_running_loop()
+    loop.call_soon(event.set)
+    await loop.create_future()
+
+
+def send_after(
+    *events: threading.Event, signum: int = signal.SIGINT, asleep: bool = True
+) -> threading.Thread:
+    """Start a thread that sends this process a signal for each event once it is set.
+
+    It waits until the main thread sleeps: Python has a moment before that in which a signal comes to nothing.
+    """
+
+    def send() -> None:
+        for event in events:
+            event.wait()
+            while asleep and not main_thread_sleeps():
+                pass
+            os.kill(os.getpid(), signum)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread
+
+
+def main_thread_sleeps() -> bool:
+    """Whether the main thread waits in the kernel; elsewhere than on Linux nobody knows."""
+    state = Path(f"/proc/self/task/{os.getpid()}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "S"
+
+
+def fork(function: Callable[[], object]) -> int:
+    """Call a function in a forked child, which ends without clean-up; return its exit code."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            function()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    return exit_code(pid)
+
+
+def exit_code(pid: int) -> int:
+    """Wait for a child to end."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def main(path: str, name: str, parameters: str) -> None:
+    """Run one scenario of a test module."""
+    watch()
+    tree = ast.parse(Path(path).read_text())
+    body: list[ast.stmt] = []
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            if node.name != name:
+                continue
+            node.decorator_list = []
+        elif "pytest" in ast.unparse(node):
+            continue
+        body.append(node)
+    quick_loops()
+    module = sys.modules["__main__"].__dict__
+    exec(compile(ast.Module(body, []), path, "exec"), module)
+    module[name](**ast.literal_eval(parameters))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,477 @@
+"""Garbage collection: what is dropped is cleaned up, calls may come from it, and nothing of ours needs it."""
+
+import asyncio
+import gc
+import os
+import sys
+import threading
+import weakref
+
+import pytest
+import scripts
+from scripts import in_loop, raised, script
+
+import anysync
+
+places = pytest.mark.parametrize("place", ["plainly", "in_loop"])
+
+
+@anysync.coroutine
+async def works():
+    await asyncio.sleep(0)
+    return 1
+
+
+@anysync.generator
+async def numbers(log=None):
+    task = asyncio.current_task()
+    try:
+        yield 1
+        await asyncio.sleep(0)
+        yield 2
+    finally:
+        await asyncio.sleep(0)
+        if log is not None:
+            log.append(asyncio.current_task() is task)
+
+
+@anysync.contextmanager
+async def manager():
+    await asyncio.sleep(0)
+    yield 1
+    await asyncio.sleep(0)
+
+
+results = []
+
+
+class Cycle:
+    """Garbage for the collector."""
+
+    def __init__(self):
+        self.me = self
+
+
+class CallsWhenCollected(Cycle):
+    def __del__(self):
+        results.append(works().run())
+
+
+class CallsInLoopWhenCollected(CallsWhenCollected):
+    def __del__(self):
+        if not asyncio._get_running_loop():
+            results.append(in_loop(works().run))
+
+
+class StepsWhenCollected(CallsWhenCollected):
+    def __del__(self):
+        with manager() as value:
+            results.append(value)
+        assert list(numbers()) == [1, 2]
+
+
+@pytest.mark.parametrize("garbage", ["CallsWhenCollected", "CallsInLoopWhenCollected", "StepsWhenCollected"])
+@script
+def test_destructors_may_call_wherever_garbage_is_collected(garbage):
+    make = globals()[garbage]
+
+    @anysync.coroutine
+    async def litters():
+        for _ in range(3):
+            make()
+            await asyncio.sleep(0)
+            [[] for _ in range(10)]
+        return works().run()
+
+    @anysync.generator
+    async def litters_and_yields():
+        for number in range(3):
+            make()
+            yield number
+            [[] for _ in range(10)]
+
+    def use():
+        for _ in range(3):
+            make()
+            assert litters().run() == 1
+            assert list(litters_and_yields()) == [0, 1, 2]
+            with manager():
+                make()
+                assert litters().run() == 1
+
+    in_loop(works().run)
+    gc.set_threshold(3)
+    use()
+    in_loop(use)
+    gc.set_threshold(700)
+    gc.collect()
+    assert results
+    assert set(results) == {1}
+
+
+@script
+def test_weakref_callbacks_may_call_wherever_garbage_is_collected():
+    references = []
+
+    async def litters():
+        for _ in range(20):
+            litter()
+            await asyncio.sleep(0)
+            [[] for _ in range(10)]
+
+    def litter():
+        references.append(weakref.ref(Cycle(), lambda _: results.append(works().run())))
+
+    in_loop(works().run)
+    gc.set_threshold(3)
+    anysync.run(litters())
+    in_loop(lambda: anysync.run(litters()))
+    gc.set_threshold(700)
+    gc.collect()
+    assert results == [1] * 40
+
+
+@places
+@script
+def test_a_destructor_that_takes_the_lock_that_the_caller_holds(place):
+    lock = threading.RLock()
+
+    class TakesLock(Cycle):
+        def __del__(self):
+            if not lock.acquire(timeout=0.01 if place == "in_loop" else -1):
+                return
+            try:
+                results.append(works().run())
+            finally:
+                lock.release()
+
+    async def litters():
+        TakesLock()
+        await asyncio.sleep(0)
+        gc.collect()
+        return 1
+
+    def call():
+        with lock:
+            assert anysync.run(litters()) == 1
+
+    getattr(scripts, place)(call)
+    assert results == ([1] if place == "plainly" else [])
+
+
+@places
+@script
+def test_a_generator_that_is_dropped_is_closed_in_its_own_task(place):
+    def call():
+        log = []
+        for number in numbers(log):
+            assert number == 1
+            break
+        works().run()  # the loop of a generator dropped in a running loop is on another thread
+        assert log == [True]
+
+    getattr(scripts, place)(call)
+
+
+@places
+@script
+def test_a_generator_that_is_dropped_in_another_thread_is_closed_in_its_own_task(place):
+    def call():
+        done = threading.Event()
+
+        class Log(list):
+            def append(self, entry):
+                super().append(entry)
+                done.set()
+
+        log = Log()
+        box = [numbers(log)]
+        assert next(box[0]) == 1
+        thread = threading.Thread(target=box.clear)
+        thread.start()
+        thread.join()
+        assert done.wait(scripts.WATCHDOG)
+        assert log == [True]
+        assert works().run() == 1
+
+    getattr(scripts, place)(call)
+
+
+@places
+@script
+def test_a_generator_that_is_dropped_during_a_call_is_closed(place):
+    log = []
+
+    async def drops():
+        box.clear()
+        gc.collect()
+        await asyncio.sleep(0)
+
+    def call():
+        assert next(box[0]) == 1
+        anysync.run(drops())
+        anysync.run(asyncio.sleep(0.001))
+        works().run()
+        assert log == [True]
+
+    box = [numbers(log)]
+    getattr(scripts, place)(call)
+
+
+@script
+def test_an_error_in_the_clean_up_of_a_dropped_generator_is_told_to_the_loop():
+    told = []
+
+    @anysync.generator
+    async def fails():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(0)
+            raise ValueError
+
+    generator = fails()
+    next(generator)
+    del generator
+    assert [type(error) for error in told] == [ValueError]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts in /proc")
+@places
+@script
+def test_abandoned_generators_leave_nothing(place):
+    async def count_tasks():
+        return len(asyncio.all_tasks())
+
+    def abandon(count):
+        for _ in range(count):
+            next(numbers())
+
+    def count():
+        works().run()
+        while (tasks := anysync.run(count_tasks())) > 1:  # may still be closing on another thread
+            pass
+        return tasks, threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+    def call():
+        abandon(10)
+        before = count()
+        abandon(1000)
+        assert count() == before
+
+    getattr(scripts, place)(call)
+
+
+# Objects and errors must go at once, without the garbage collector.
+
+
+class Large:
+    """Something in a coroutine's frame, and of which the death is seen."""
+
+
+@places
+@pytest.mark.parametrize("turns", [0, 1])
+@script
+def test_what_a_failed_call_had_in_its_frames_dies_with_the_exception(place, turns):
+    references = []
+
+    async def fails():
+        large = Large()
+        references.append(weakref.ref(large))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        raise ValueError
+
+    def call():
+        error = raised(lambda: anysync.run(fails()))
+        assert isinstance(error, ValueError)
+        del error
+        assert references.pop()() is None
+
+    anysync.run(asyncio.sleep(0))
+    gc.disable()
+    getattr(scripts, place)(call)
+
+
+@places
+@pytest.mark.parametrize("turns", [0, 1])
+@script
+def test_what_a_call_returned_dies_with_its_last_use(place, turns):
+    async def returns():
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return Large()
+
+    def call():
+        reference = weakref.ref(anysync.run(returns()))
+        assert reference() is None
+
+    gc.disable()
+    getattr(scripts, place)(call)
+
+
+@places
+@script
+def test_what_a_cancelled_call_had_in_its_frames_dies_with_it(place):
+    references = []
+
+    async def waits():
+        large = Large()
+        references.append(weakref.ref(large))
+        await asyncio.get_running_loop().create_future()
+
+    def call():
+        for timeout in 0, 0.001:
+            error = raised(lambda: anysync.run(waits(), timeout=timeout))  # noqa: B023
+            assert isinstance(error, TimeoutError)
+            del error
+            assert references.pop()() is None
+
+    gc.disable()
+    getattr(scripts, place)(call)
+
+
+@places
+@script
+def test_what_a_generator_and_a_with_had_in_their_frames_dies_with_them(place):
+    references = []
+
+    def large():
+        thing = Large()
+        references.append(weakref.ref(thing))
+        return thing
+
+    @anysync.generator
+    async def things():
+        kept = large()
+        yield large()
+        await asyncio.sleep(0)
+        raise ValueError(kept)
+
+    @anysync.contextmanager
+    async def thing():
+        kept = large()
+        yield large()
+        raise ValueError(kept)
+
+    def steps():
+        for _ in things():
+            pass
+
+    def body():
+        with thing():
+            pass
+
+    def call():
+        for use in steps, body:
+            error = raised(use)
+            assert isinstance(error, ValueError)
+            del error
+            assert [reference() for reference in references] == [None, None]
+            references.clear()
+
+    gc.disable()
+    getattr(scripts, place)(call)
+
+
+@places
+@script
+def test_no_use_leaves_garbage_in_cycles(place):
+    async def fails(turns):
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        raise ValueError
+
+    @anysync.generator
+    async def fails_in_a_step():
+        yield 1
+        await asyncio.sleep(0)
+        raise ValueError
+
+    @anysync.contextmanager
+    async def fails_to_enter():
+        await asyncio.sleep(0)
+        raise ValueError
+        yield
+
+    @anysync.contextmanager
+    async def fails_to_exit():
+        yield
+        await asyncio.sleep(0)
+        raise ValueError
+
+    def enter(manager):
+        with manager:
+            pass
+
+    def enter_and_raise():
+        with manager():
+            raise ValueError
+
+    def drop():
+        next(numbers())
+
+    def close():
+        generator = numbers()
+        next(generator)
+        generator.close()
+
+    def call():
+        works().run()
+        list(numbers())
+        with manager():
+            pass
+        drop()
+        close()
+        for failing in (
+            lambda: anysync.run(fails(0)),
+            lambda: anysync.run(fails(1)),
+            lambda: anysync.run(asyncio.sleep(3600), timeout=0),
+            lambda: list(fails_in_a_step()),
+            lambda: enter(fails_to_enter()),
+            lambda: enter(fails_to_exit()),
+            enter_and_raise,
+        ):
+            raised(failing)
+
+    def ours(thing):
+        """Whether garbage is of anysync, or of what was given to it."""
+        if isinstance(thing, type(sys._getframe())):
+            return True
+        return isinstance(thing, (BaseException, asyncio.Future)) or type(thing).__module__.startswith(
+            "anysync"
+        )
+
+    def use_and_look():
+        call()
+        gc.collect()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        call()
+        works().run()
+        gc.collect()
+        gc.set_debug(0)
+        garbage = [thing for thing in gc.garbage if ours(thing)]
+        assert not garbage, garbage
+
+    gc.disable()
+    getattr(scripts, place)(use_and_look)
+    gc.garbage.clear()
+
+
+@script
+def test_a_submitted_call_that_nobody_waits_for_leaves_nothing():
+    references, done = [], threading.Event()
+
+    async def returns():
+        large = Large()
+        references.append(weakref.ref(large))
+        await asyncio.sleep(0)
+        return large
+
+    gc.disable()
+    anysync.wrap_coroutine(returns()).submit().add_done_callback(lambda _: done.set())
+    assert done.wait(scripts.WATCHDOG)
+    works().run()
+    assert references[0]() is None

@@ -1,0 +1,381 @@
+"""The end of the process and of threads: nothing hangs, nothing is lost, nothing complains."""
+
+import asyncio
+import gc
+import os
+import sys
+import threading
+from contextlib import suppress
+
+import pytest
+import scripts
+from scripts import check, in_loop, raised, run_source, script, suspended
+
+import anysync
+
+places = pytest.mark.parametrize("place", ["plainly", "in_loop"])
+
+
+@anysync.coroutine
+async def works():
+    await asyncio.sleep(0)
+    return 1
+
+
+@anysync.coroutine
+async def leaves_a_task(name):
+    tasks.append(asyncio.create_task(pending(name)))
+    await asyncio.sleep(0)
+
+
+async def pending(name):
+    try:
+        await asyncio.get_running_loop().create_future()
+    finally:
+        await asyncio.sleep(0.01)
+        print(name, flush=True)
+
+
+@anysync.generator
+async def numbers():
+    try:
+        yield 1
+        yield 2
+    finally:
+        await asyncio.sleep(0.01)
+        print("generator", flush=True)
+
+
+@anysync.contextmanager
+async def manager():
+    task = asyncio.create_task(pending("background task"))
+    await asyncio.sleep(0)
+    try:
+        yield
+    finally:
+        task.cancelling() or task.cancel()
+        await asyncio.wait([task])
+        print("manager", flush=True)
+
+
+tasks = []
+kept_alive = []
+
+
+@places
+@script(out="task\n")
+def test_tasks_that_were_left_behind_clean_up_at_exit(place):
+    getattr(scripts, place)(lambda: leaves_a_task("task").run())
+
+
+@places
+@script(out="task\n", code=3)
+def test_the_exit_code_is_kept(place):
+    getattr(scripts, place)(lambda: leaves_a_task("task").run())
+    sys.exit(3)
+
+
+@places
+@script(out="clean\n", code=3)
+def test_sys_exit_in_a_coroutine_ends_the_process(place):
+    async def leave():
+        try:
+            await asyncio.sleep(0)
+            sys.exit(3)
+        finally:
+            await asyncio.sleep(0)
+            print("clean", flush=True)
+
+    getattr(scripts, place)(lambda: anysync.run(leave()))
+
+
+@places
+@script(out="background task\nmanager\n", code=3)
+def test_sys_exit_in_the_body_of_a_with_leaves_it(place):
+    def call():
+        with manager():
+            sys.exit(3)
+
+    getattr(scripts, place)(call)
+
+
+@places
+@script(out="generator\n")
+def test_a_generator_that_is_open_at_exit_is_closed(place):
+    def call():
+        generator = numbers()
+        kept_alive.append(generator)
+        assert next(generator) == 1
+
+    getattr(scripts, place)(call)
+
+
+@places
+@script(out="background task\nmanager\n")
+def test_a_with_that_is_open_at_exit_is_left(place):
+    def call():
+        entered = manager()
+        kept_alive.append(entered)
+        entered.__enter__()
+
+    getattr(scripts, place)(call)
+
+
+@places
+@script(out="submitted\n")
+def test_what_was_submitted_cleans_up_at_exit(place):
+    def call():
+        event = threading.Event()
+        kept_alive.append(anysync.wrap_coroutine(waits(event)).submit())
+        event.wait()
+
+    async def waits(event):
+        try:
+            await suspended(event)
+        finally:
+            await asyncio.sleep(0.01)
+            print("submitted", flush=True)
+
+    getattr(scripts, place)(call)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks whether the main thread sleeps")
+@script(out="generator\n")
+def test_a_generator_that_is_dropped_just_before_its_loop_closes_is_closed_without_a_word():
+    async def blocks(event):
+        event.wait()
+
+    def release():
+        while not scripts.main_thread_sleeps():  # in `close`
+            pass
+        event.set()
+
+    with anysync.Runner() as runner:
+        generator = runner.iterate(numbers())
+        next(generator)
+        event = threading.Event()
+        runner.submit(blocks(event))
+        del generator
+        thread = threading.Thread(target=release)
+        thread.start()
+    thread.join()
+
+
+@script(out="task\n")
+def test_tasks_of_a_runner_clean_up_at_exit():
+    runner = anysync.Runner()
+    kept_alive.append(runner)
+    runner.run(leaves_a_task("task"))
+
+
+@script(out="1\n1\n")
+def test_the_clean_up_at_exit_may_make_calls():
+    async def calls_in_the_end():
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            print(works().run(), flush=True)
+            await asyncio.sleep(0)
+            print(works().run(), flush=True)
+
+    async def leaves():
+        tasks.append(asyncio.create_task(calls_in_the_end()))
+        await asyncio.sleep(0)
+
+    anysync.run(leaves())
+    in_loop(works().run)  # once the interpreter ends, the thread for this cannot be started
+
+
+@places
+@script
+def test_threads_of_the_default_executor_do_not_disturb_the_exit(place):
+    async def uses_a_thread():
+        return await asyncio.to_thread(works().run)
+
+    assert getattr(scripts, place)(lambda: anysync.run(uses_a_thread())) == 1
+
+
+@script(out="task\n")
+def test_tasks_clean_up_at_exit_where_the_default_executor_was_used():
+    anysync.run(asyncio.to_thread(int))
+    leaves_a_task("task").run()
+
+
+ATEXIT = """
+import asyncio, atexit, sys
+
+async def works():
+    await asyncio.sleep(0)
+    return 1
+
+def call():
+    import anysync
+    print("call", anysync.run(works()), list(anysync.wrap_async_generator(numbers())), flush=True)
+
+async def numbers():
+    yield 1
+    await asyncio.sleep(0)
+
+before = {before}
+if before:
+    atexit.register(call)
+import anysync
+if {used}:
+    anysync.run(works())
+    scripts.in_loop(lambda: anysync.run(works()))
+if not before:
+    atexit.register(call)
+"""
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("used", [True, False])
+def test_atexit_callbacks_may_make_calls(before, used, tmp_path):
+    check(run_source(ATEXIT.format(before=before, used=used), tmp_path), "call 1 [1]\n")
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_atexit_callbacks_may_make_calls_in_a_loop_or_hear_why_not(before, tmp_path):
+    source = """
+def in_loop_call():
+    try:
+        scripts.in_loop(call)
+    except RuntimeError as error:
+        assert "needs a thread of its own" in str(error), error
+        print("call 1 [1]")
+
+import atexit, scripts
+"""
+    script = (source + ATEXIT).replace("atexit.register(call)", "atexit.register(in_loop_call)")
+    check(run_source(script.format(before=before, used=True), tmp_path), "call 1 [1]\n")
+
+
+@pytest.mark.parametrize("where", ["holder", "builtins.holder", "cycle.cycle"])
+def test_destructors_may_make_calls_when_the_interpreter_ends(where, tmp_path):
+    source = f"""
+import asyncio, builtins, sys, anysync
+
+class Calls:
+    def __init__(self, anysync=anysync, sleep=asyncio.sleep, print=print):
+        self.run, self.sleep, self.print = anysync.run, sleep, print
+    def __del__(self):
+        self.print(self.run(self.sleep(0, "called")), flush=True)
+
+anysync.run(asyncio.sleep(0))
+scripts.in_loop(lambda: anysync.run(asyncio.sleep(0)))
+cycle = Calls()
+{where} = {"Calls()" if where != "cycle.cycle" else "cycle"}
+if "{where}" != "cycle.cycle":
+    del cycle
+"""
+    check(run_source(source, tmp_path), "called\n" * (1 if where == "cycle.cycle" else 2))
+
+
+@places
+@script
+def test_a_daemon_thread_inside_a_call_does_not_disturb_the_exit(place):
+    def call():
+        with suppress(RuntimeError):  # may come before the thread is stopped: its loop is closed
+            anysync.run(suspended(event))
+
+    event = threading.Event()
+    threading.Thread(target=getattr(scripts, place), args=(call,), daemon=True).start()
+    event.wait()
+    assert works().run() == 1
+
+
+@places
+@script
+def test_a_daemon_thread_that_makes_calls_all_the_time_does_not_disturb_the_exit(place):
+    def calls():
+        while True:
+            try:
+                works().run()
+                event.set()
+            except RuntimeError:  # the loop is closed, and no thread can start
+                return
+
+    event = threading.Event()
+    threading.Thread(target=getattr(scripts, place), args=(calls,), daemon=True).start()
+    event.wait()
+    assert works().run() == 1
+
+
+@places
+@script(out="completed\n")
+def test_a_thread_inside_a_call_completes_it_before_the_exit(place):
+    async def waits():
+        event.set()
+        while threading.main_thread().is_alive():
+            await asyncio.sleep(0.001)
+        for _ in range(3):
+            await asyncio.sleep(0.001)
+        print("completed", flush=True)
+
+    event = threading.Event()
+    threading.Thread(target=getattr(scripts, place), args=(lambda: anysync.run(waits()),)).start()
+    event.wait()
+
+
+@script(out="task\ngenerator\nbackground task\nmanager\n")
+def test_what_a_thread_has_open_on_its_loop_cleans_up_when_the_thread_ends():
+    def steps():
+        kept_alive.append(numbers())
+        next(kept_alive[-1])
+
+    def enters():
+        kept_alive.append(manager())
+        kept_alive[-1].__enter__()
+
+    for target in leaves_a_task("task").run, steps, enters:
+        thread = threading.Thread(target=target)
+        thread.start()
+        thread.join()
+    entered = kept_alive.pop()
+    error = raised(lambda: entered.__exit__(None, None, None))
+    assert "thread" in str(error), error
+    error = raised(lambda: next(kept_alive.pop()))
+    assert "thread" in str(error), error
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts in /proc")
+@script
+def test_short_threads_leave_no_descriptors_and_no_threads():
+    def work():
+        assert works().run() == 1
+        assert in_loop(works().run) == 1
+
+    def batch(count):
+        for _ in range(count // 20):
+            threads = [threading.Thread(target=work) for _ in range(20)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+    def count():
+        gc.collect()
+        return len(os.listdir("/proc/self/fd")), threading.active_count(), len(os.listdir("/proc/self/task"))
+
+    batch(20)
+    before = count()
+    batch(400)
+    assert count() == before
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts in /proc")
+@script
+def test_a_thread_returns_its_descriptors_at_once_without_the_garbage_collector():
+    def work():
+        assert works().run() == 1
+
+    def count():
+        return len(os.listdir("/proc/self/fd"))
+
+    gc.disable()
+    before = count()
+    for _ in range(20):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert count() == before

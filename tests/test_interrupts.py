@@ -1,0 +1,677 @@
+"""Ctrl-C, and signal handlers that make calls of their own."""
+
+import asyncio
+import ctypes
+import operator
+import os
+import random
+import signal
+import sys
+import threading
+from collections import deque
+from contextlib import suppress
+from functools import partial
+
+import pytest
+import scripts
+from scripts import in_loop, raised, script, send_after, suspended
+
+import anysync
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="os.kill sends no SIGINT on Windows")
+
+places = pytest.mark.parametrize("place", ["plainly", "in_loop"])
+
+
+eager = pytest.mark.skipif(
+    bool(os.environ.get("PYTHONASYNCIODEBUG")), reason="no step is eager in asyncio's debug mode"
+)
+
+
+@anysync.coroutine
+async def works():
+    """Return 1, and suspend on the way."""
+    await asyncio.sleep(0)
+    return 1
+
+
+@anysync.coroutine
+async def which_loop():
+    await asyncio.sleep(0)
+    return id(asyncio.get_running_loop())
+
+
+@anysync.coroutine
+async def works_until_cancelled(event, log):
+    try:
+        await suspended(event)
+    except asyncio.CancelledError:
+        log.append("cancelled")
+        raise
+    finally:
+        await asyncio.sleep(0.01)
+        log.append("clean")
+
+
+woken = []
+
+
+async def until_woken(event):
+    """Wait for `wake`."""
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    woken.append(lambda: loop.call_soon_threadsafe(future.set_result, None))
+    loop.call_soon(event.set)
+    await future
+
+
+def wake():
+    woken.pop()()
+
+
+class interrupted:
+    """Expects a KeyboardInterrupt in its body, and Python's own handler after it."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, typ, error, tb):
+        assert typ is KeyboardInterrupt, typ
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        return True
+
+
+@places
+@script
+def test_ctrl_c_cancels_the_coroutine_and_is_raised_after_its_clean_up(place):
+    def call():
+        loop = which_loop().run()
+        log, event = [], threading.Event()
+        thread = send_after(event)
+        with interrupted():
+            works_until_cancelled(event, log).run()
+        assert log == ["cancelled", "clean"]
+        thread.join()
+        assert which_loop().run() == loop
+
+    getattr(scripts, place)(call)
+
+
+@script
+def test_asyncio_run_takes_the_first_ctrl_c_and_the_call_the_second():
+    log, first, second = [], threading.Event(), threading.Event()
+
+    async def main():
+        main_task = asyncio.current_task()
+
+        def wait_for_first():
+            while not main_task.cancelling():  # until the handler of asyncio.run has seen it
+                pass
+            second.set()
+
+        threads = send_after(first, second), threading.Thread(target=wait_for_first)
+        threads[1].start()
+        try:
+            works_until_cancelled(first, log).run()
+        except KeyboardInterrupt:
+            log.append("interrupted")
+        for thread in threads:
+            thread.join()
+        assert works().run() == 1
+        await asyncio.sleep(0)
+
+    try:
+        asyncio.run(main())
+    except KeyboardInterrupt:
+        log.append("main was cancelled")
+    assert log == ["cancelled", "clean", "interrupted", "main was cancelled"]
+
+
+@places
+@script
+def test_ctrl_c_is_raised_also_if_the_coroutine_swallows_the_cancel(place):
+    async def stubborn(event):
+        try:
+            await suspended(event)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+            return "a value"
+
+    def call():
+        event = threading.Event()
+        thread = send_after(event)
+        with interrupted():
+            anysync.run(stubborn(event))
+        thread.join()
+        assert works().run() == 1
+
+    getattr(scripts, place)(call)
+
+
+@places
+@script
+def test_ctrl_c_is_raised_also_if_the_clean_up_fails(place):
+    async def failing(event):
+        try:
+            await suspended(event)
+        finally:
+            await asyncio.sleep(0)
+            raise ValueError
+
+    def call():
+        event = threading.Event()
+        thread = send_after(event)
+        with interrupted():
+            anysync.run(failing(event))
+        thread.join()
+        assert works().run() == 1
+
+    getattr(scripts, place)(call)
+
+
+@places
+@script
+def test_a_second_ctrl_c_breaks_into_the_clean_up(place):
+    async def slow_to_end(event, cleaning):
+        try:
+            await suspended(event)
+        finally:
+            await suspended(cleaning)
+
+    def call():
+        assert works().run() == 1
+        event, cleaning = threading.Event(), threading.Event()
+        thread = send_after(event, cleaning)
+        with interrupted():
+            anysync.run(slow_to_end(event, cleaning))
+        thread.join()
+        assert works().run() == 1
+        assert works().run() == 1
+
+    getattr(scripts, place)(call)
+
+
+@script
+def test_a_second_ctrl_c_ends_what_was_open_on_the_loop_with_a_clear_error():
+    @anysync.generator
+    async def numbers():
+        yield 1
+        yield 2
+
+    async def slow_to_end(event, cleaning):
+        try:
+            await suspended(event)
+        finally:
+            await suspended(cleaning)
+
+    open_before = numbers()
+    next(open_before)
+    event, cleaning = threading.Event(), threading.Event()
+    thread = send_after(event, cleaning)
+    with interrupted():
+        anysync.run(slow_to_end(event, cleaning))
+    thread.join()
+    assert "Ctrl-C" in str(raised(lambda: next(open_before)))
+    assert list(numbers()) == [1, 2]
+
+
+@places
+@script
+def test_ctrl_c_in_a_step_of_a_generator(place):
+    log, event = [], threading.Event()
+
+    @anysync.generator
+    async def numbers():
+        yield 1
+        await works_until_cancelled(event, log)
+        yield 2
+
+    def call():
+        generator = numbers()
+        assert next(generator) == 1
+        thread = send_after(event)
+        with interrupted():
+            next(generator)
+        thread.join()
+        assert log == ["cancelled", "clean"]
+        assert list(generator) == []
+        assert works().run() == 1
+
+    getattr(scripts, place)(call)
+
+
+@places
+@script
+def test_ctrl_c_in_a_step_lets_the_generator_go_on_if_it_catches_the_cancel(place):
+    event = threading.Event()
+
+    @anysync.generator
+    async def numbers():
+        yield 1
+        try:
+            await suspended(event)
+        except asyncio.CancelledError:
+            asyncio.current_task().uncancel()
+        yield 2
+        await asyncio.sleep(0)
+        yield 3
+
+    def call():
+        generator = numbers()
+        assert next(generator) == 1
+        thread = send_after(event)
+        with interrupted():
+            next(generator)
+        thread.join()
+        assert next(generator) == 3
+
+    getattr(scripts, place)(call)
+
+
+@places
+@script
+def test_ctrl_c_in_the_body_of_a_with_is_seen_by_its_exit(place):
+    log = []
+
+    @anysync.contextmanager
+    async def manager():
+        task = asyncio.create_task(asyncio.sleep(3600))
+        try:
+            yield
+        except KeyboardInterrupt:
+            await asyncio.sleep(0)
+            log.append("seen")
+            raise
+        finally:
+            task.cancel()
+            log.append("clean")
+
+    def call():
+        event = threading.Event()
+        thread = send_after(event)
+        with interrupted(), manager():
+            event.set()
+            threading.Event().wait()
+        thread.join()
+        assert log == ["seen", "clean"]
+        assert works().run() == 1
+
+    getattr(scripts, place)(call)
+
+
+@places
+@script
+def test_ctrl_c_in_a_call_that_is_made_in_the_body_of_a_with(place):
+    log = []
+
+    @anysync.contextmanager
+    async def manager():
+        try:
+            yield
+        finally:
+            await asyncio.sleep(0)
+            log.append("left")
+
+    def call():
+        event = threading.Event()
+        thread = send_after(event)
+        with interrupted(), manager():
+            works_until_cancelled(event, log).run()
+        thread.join()
+        assert log == ["cancelled", "clean", "left"]
+        assert works().run() == 1
+
+    getattr(scripts, place)(call)
+
+
+@places
+@script
+def test_ctrl_c_in_enter(place):
+    log, event = [], threading.Event()
+
+    @anysync.contextmanager
+    async def manager():
+        await works_until_cancelled(event, log)
+        yield
+
+    def call():
+        thread = send_after(event)
+        with interrupted(), manager():
+            log.append("entered")
+        thread.join()
+        assert log == ["cancelled", "clean"]
+        assert works().run() == 1
+
+    getattr(scripts, place)(call)
+
+
+@places
+@script
+def test_what_swallows_ctrl_c_in_enter_is_left_again(place):
+    log, event = [], threading.Event()
+
+    @anysync.contextmanager
+    async def manager():
+        try:
+            await suspended(event)
+        except asyncio.CancelledError:
+            log.append("swallowed")
+        try:
+            yield
+        finally:
+            await asyncio.sleep(0)
+            log.append("left")
+
+    def call():
+        thread = send_after(event)
+        with interrupted(), manager():
+            log.append("entered")
+        thread.join()
+        assert log == ["swallowed", "left"]
+        assert works().run() == 1
+
+    getattr(scripts, place)(call)
+
+
+@places
+@script
+def test_ctrl_c_in_exit(place):
+    log, event = [], threading.Event()
+
+    @anysync.contextmanager
+    async def manager():
+        yield
+        await works_until_cancelled(event, log)
+
+    def call():
+        thread = send_after(event)
+        with interrupted(), manager():
+            log.append("entered")
+        thread.join()
+        assert log == ["entered", "cancelled", "clean"]
+        assert works().run() == 1
+
+    getattr(scripts, place)(call)
+
+
+@eager
+@script
+def test_ctrl_c_before_the_first_suspension_comes_up_in_the_frame_of_the_coroutine():
+    log, event = [], threading.Event()
+
+    async def busy():
+        event.set()
+        try:
+            while True:
+                pass
+        except KeyboardInterrupt:
+            await asyncio.sleep(0)
+            log.append("clean")
+            raise
+
+    thread = send_after(event, asleep=False)
+    with interrupted():
+        anysync.run(busy())
+    thread.join()
+    assert log == ["clean"]
+    assert works().run() == 1
+
+
+@eager
+@script
+def test_ctrl_c_that_a_coroutine_handles_itself_is_not_raised_again():
+    async def busy():
+        event.set()
+        try:
+            while True:
+                pass
+        except KeyboardInterrupt:
+            return "handled"
+
+    event = threading.Event()
+    thread = send_after(event, asleep=False)
+    assert anysync.run(busy()) == "handled"
+    thread.join()
+
+
+@places
+@script
+def test_a_handler_of_the_users_own_is_left_alone(place):
+    calls = []
+
+    def handler(signum, frame):
+        calls.append(signal.getsignal(signum))
+        wake()
+
+    def call():
+        event = threading.Event()
+        thread = send_after(event)
+        anysync.run(until_woken(event))
+        thread.join()
+
+    signal.signal(signal.SIGINT, handler)
+    getattr(scripts, place)(call)
+    assert calls == [handler]
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+@script
+def test_a_handler_that_the_coroutine_installs_stays():
+    def handler(signum, frame):
+        raise AssertionError
+
+    async def installs():
+        await asyncio.sleep(0)
+        signal.signal(signal.SIGINT, handler)
+        await asyncio.sleep(0)
+
+    anysync.run(installs())
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+@script
+def test_no_handler_is_installed_for_a_call_of_another_thread():
+    seen = []
+
+    async def looks():
+        await asyncio.sleep(0)
+        seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=lambda: anysync.run(looks()))
+    thread.start()
+    thread.join()
+    assert seen == [signal.default_int_handler]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into the loop's epoll selector")
+@script
+def test_ctrl_c_just_before_the_loop_sleeps_is_not_lost():
+    kill = partial(ctypes.CDLL(None).kill, os.getpid(), signal.SIGINT)
+
+    class KillThenPoll:
+        """Does both with not one bytecode in between, where Python could run the handler."""
+
+        def __init__(self, epoll):
+            self.epoll = epoll
+
+        def poll(self, *arguments):
+            selector._selector = self.epoll
+            return deque(map(operator.call, (kill, partial(self.epoll.poll, *arguments))), maxlen=1).pop()
+
+    async def waits():
+        nonlocal selector
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(0)
+        selector = loop._selector
+        selector._selector = KillThenPoll(selector._selector)
+        await loop.create_future()
+
+    selector = None
+    with interrupted():
+        anysync.run(waits())
+    assert works().run() == 1
+
+
+async def never_suspends():
+    pass
+
+
+def call_that_never_suspends():
+    anysync.run(never_suspends())
+
+
+def call_that_suspends():
+    works().run()
+
+
+@pytest.mark.parametrize("use", ["call_that_never_suspends", "call_that_suspends"])
+@script(options=["-W", "ignore:coroutine:RuntimeWarning"])
+def test_calls_in_a_loop_work_after_ctrl_c_at_any_line_of_ours(use):
+    ours = os.path.dirname(anysync.__file__)
+
+    def trace(frame, event, _):
+        nonlocal lines
+        if not frame.f_code.co_filename.startswith(ours):
+            return None
+        if event == "line":
+            lines += 1
+            if lines == line:
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    def call():
+        nonlocal line, lines
+        while lines >= line:
+            line, lines = line + 1, 0
+            with suppress(KeyboardInterrupt):
+                sys.settrace(trace)
+                globals()[use]()
+            sys.settrace(None)
+            assert works().run() == 1
+
+    line = lines = 0
+    works().run()
+    in_loop(call)
+    assert line > 20
+
+
+@places
+@script
+def test_no_interrupt_is_lost_whenever_it_comes(place):
+    random.seed(5)
+
+    async def steps(count, event):
+        event.set()
+        for _ in range(count):
+            await asyncio.sleep(0)
+
+    def send(event, turns, sent):
+        event.wait()
+        for _ in range(turns):
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+        sent.set()
+
+    def call():
+        for _ in range(50):
+            event, sent = threading.Event(), threading.Event()
+            thread = threading.Thread(target=send, args=(event, random.randrange(20_000), sent))
+            thread.start()
+            with interrupted():
+                anysync.run(steps(random.randrange(40), event))
+                while True:
+                    sent.wait()
+            thread.join()
+            assert works().run() == 1
+
+    getattr(scripts, place)(call)
+
+
+@places
+@script
+def test_a_signal_handler_may_call_while_the_call_that_it_broke_into_waits(place):
+    results = []
+
+    def handler(signum, frame):
+        results.append(works().run())
+        wake()
+
+    def call():
+        event = threading.Event()
+        thread = send_after(event, signum=signal.SIGUSR1)
+        anysync.run(until_woken(event))
+        thread.join()
+
+    signal.signal(signal.SIGUSR1, handler)
+    getattr(scripts, place)(call)
+    assert results == [1]
+
+
+@places
+@script
+def test_a_signal_handler_may_call_at_any_point_of_a_for(place):
+    results, stop, calls = [], threading.Event(), threading.Semaphore(0)
+
+    def handler(signum, frame):
+        results.append(works().run())
+        calls.release()
+
+    @anysync.generator
+    async def numbers():
+        number = 0
+        while not stop.is_set():
+            if number % 2:
+                await asyncio.sleep(0)
+            yield number
+            number += 1
+
+    def send():
+        for _ in range(50):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            calls.acquire()
+        stop.set()
+
+    def call():
+        thread = threading.Thread(target=send)
+        for number in numbers():
+            if number == 0:
+                thread.start()
+        thread.join()
+
+    signal.signal(signal.SIGUSR1, handler)
+    getattr(scripts, place)(call)
+    assert results == [1] * 50
+
+
+@script
+def test_a_timer_signal_may_call_all_the_time():
+    results = []
+
+    def handler(signum, frame):
+        results.append(works().run())
+
+    assert works().run() == 1
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    while len(results) < 50:
+        assert works().run() == 1
+        assert in_loop(lambda: works().run()) == 1
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert set(results) == {1}
+
+
+@script
+def test_a_coroutine_that_raises_keyboard_interrupt_by_itself_gives_it_to_its_caller():
+    async def raises(turns, error):
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        raise error
+
+    def call():
+        for turns in 0, 1:
+            mine = KeyboardInterrupt("mine")
+            assert raised(partial(anysync.run, raises(turns, mine))) is mine
+            assert works().run() == 1
+
+    call()
+    in_loop(call)
