@@ -98,7 +98,9 @@ def python(code):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", dedent(code)], capture_output=True, text=True, timeout=55
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    slow = "Executing "  # what asyncio says in its debug mode when the machine is busy
+    complaints = [line for line in done.stderr.splitlines() if not line.startswith(slow)]
+    assert (done.returncode, complaints) == (0, [])
     return done.stdout.split()
 
 

@@ -108,7 +108,9 @@ def python(code):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", dedent(code)], capture_output=True, text=True, timeout=55
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    slow = "Executing "  # what asyncio says in its debug mode when the machine is busy
+    complaints = [line for line in done.stderr.splitlines() if not line.startswith(slow)]
+    assert (done.returncode, complaints) == (0, [])
     return done.stdout.split()
 
 
@@ -487,7 +489,7 @@ def test_a_task_left_behind_goes_on_in_the_next_call():
     log = []
 
     async def left_behind():
-        while len(log) < 5:
+        for _ in range(100):
             await asyncio.sleep(0)
             log.append(threading.current_thread())
 
@@ -501,9 +503,9 @@ def test_a_task_left_behind_goes_on_in_the_next_call():
     task = anysync.run(leave())
     assert log == []
     anysync.run(turn(3))
-    assert 0 < len(log) < 5
-    anysync.run(turn(10))
-    assert log == [threading.current_thread()] * 5
+    assert 0 < len(log) < 100
+    anysync.run(turn(200))
+    assert log == [threading.current_thread()] * 100
     assert task.done()
 
 
@@ -645,21 +647,22 @@ def test_a_context_manager_whose_thread_has_ended_says_so():
     assert log == ["closed"]
 
 
-def test_a_future_of_a_thread_that_has_ended_is_done():
-    started = threading.Event()
-
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_future_of_a_thread_that_has_ended_is_done(begun):
     @anysync.coroutine
-    async def work():
+    async def work(started):
         started.set()
         await asyncio.Event().wait()
 
     def call():
-        future = work().submit()
-        assert started.wait(30)
+        started = threading.Event()
+        future = work(started).submit()
+        if begun:
+            assert started.wait(30)
         return future
 
-    error_of(lambda: in_thread(call).result(0))  # done, so there is nothing to wait for
-    assert in_thread(call).done()
+    for _ in range(20):  # without waiting for `started`, either thread may come first
+        assert in_thread(call).done()
 
 
 def test_a_step_that_would_wait_for_itself_raises():

@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import os
+import sys
 import threading
 import weakref
 from _thread import allocate_lock
@@ -10,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextvars import Context
 from functools import partial
+from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 from ._core import Call, drop_frame, keep_for_good, wait
@@ -25,8 +27,9 @@ class ThreadState(threading.local):
 
     kept: "KeptHost | None" = None
     keeper: "Keeper | None" = None
-    #: the kept host that this thread drives, or is about to: it may hold the drive lock
+    #: the kept host that this thread drives, or is about to, and the frame that does it
     busy: "KeptHost | None" = None
+    frame: FrameType | None = None
     #: the host whose own thread this is
     server: "ThreadHost | None" = None
 
@@ -46,6 +49,18 @@ class Process:
         self.background: ThreadHost | None = None
         #: held to start a thread; reentrant, since garbage collection may come back here
         self.starting = threading.RLock()
+
+    def busy(self) -> "KeptHost | None":
+        """Return the kept host that this thread is driving; forget one that an interrupt left marked."""
+        thread = self.thread
+        if thread.busy is not None:
+            frame: FrameType | None = sys._getframe()  # pyright: ignore[reportPrivateUsage]
+            while frame is not None and frame is not thread.frame:
+                frame = frame.f_back
+            if frame is None:
+                thread.busy.recover()
+                thread.busy = thread.frame = None
+        return thread.busy
 
     def forked(self) -> None:
         """In the child: give up the parent's hosts, whose threads are not here."""
@@ -165,11 +180,10 @@ class Host:
         job = call.begin
         interrupt: BaseException | None = None
         try:
-            while True:
+            while call.result is None:
                 try:
                     self.post(job, call)
                     wait(done)
-                    break
                 except BaseException as error:
                     if interrupt is not None:
                         raise

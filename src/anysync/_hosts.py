@@ -8,8 +8,10 @@ from ._thread_host import ThreadHost
 
 def here() -> Host:
     """Return the host that serves a call made here: the documentation's table, row by row."""
-    loop, thread = running(), process.thread
-    if loop is None and thread.busy is None:
+    thread = process.thread
+    busy = None if thread.busy is None else process.busy()
+    loop = running()
+    if loop is None and busy is None:
         host = thread.kept
         return _keep() if host is None or host.gone is not None else host
     if thread.server is not None:

@@ -1,5 +1,6 @@
 """The loop of a thread: kept between calls, driven by the caller, and by a helper between its steps."""
 
+import sys
 import threading
 from _thread import allocate_lock, get_ident
 from collections import deque
@@ -15,10 +16,10 @@ from ._host import Host, interrupted, process, start_thread
 from ._on_asyncio import Loop
 
 if TYPE_CHECKING:
-    from signal import getsignal
+    from signal import getsignal, set_wakeup_fd
     from signal import signal as set_handler
 else:  # what `signal` wraps around these to make enums costs more than a turn of the loop
-    from _signal import getsignal
+    from _signal import getsignal, set_wakeup_fd
     from _signal import signal as set_handler
 
 
@@ -33,6 +34,7 @@ class _Interrupts:
         self.call = call
         self.count = 0
         self._handler: Callable[[int, FrameType | None], None] | None = None
+        self._descriptor: int | None = None
 
     def __enter__(self) -> Self:
         if get_ident() == threading.main_thread().ident and getsignal(SIGINT) is default_int_handler:
@@ -40,6 +42,10 @@ class _Interrupts:
             with suppress(ValueError):  # a subinterpreter's main thread gets no signals
                 set_handler(SIGINT, handler)
                 self._handler = handler
+                if isinstance(
+                    self.call.loop, Loop
+                ):  # else a signal just before the selector does not wake it
+                    self._descriptor = self.call.loop.wake_on_signals()
         return self
 
     def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
@@ -52,14 +58,17 @@ class _Interrupts:
         handler, self._handler = self._handler, None  # which refers back to this
         if handler is not None and getsignal(SIGINT) is handler:
             set_handler(SIGINT, default_int_handler)
+        if self._descriptor is not None:
+            set_wakeup_fd(self._descriptor)
 
 
 class _Turn:
     """A place in the queue of those who wait for a kept loop."""
 
-    __slots__ = ("come", "promoted")
+    __slots__ = ("come", "promoted", "thread")
 
     def __init__(self) -> None:
+        self.thread = get_ident()
         self.come = allocate_lock()
         self.come.acquire()
         self.promoted = False
@@ -68,11 +77,12 @@ class _Turn:
 class KeptHost(Host):
     """A thread's own loop, kept between calls: driven by who makes a step, and between steps by the helper.
 
-    Guarantees. Who holds `_drive` drives; a follower is handed it, still held, by whoever lets go, and
-    both look again after they have changed what the other looks at. A driver serves what others have
-    posted, and never waits for another thread while it drives. Interrupts: the first cancels the call
-    and waits for its clean-up, the second gives up the loop. A thread that ends closes its loop;
-    objects of it then raise. After a fork the child's copy is given up.
+    Guarantees. `_driver`, one entry of a dictionary, names the thread that drives; it is taken by an
+    atomic `setdefault`, so that an interrupted thread finds its own name and goes on. Whoever lets go
+    hands the loop to a follower; both look again after they have changed what the other looks at. A
+    driver serves what others have posted, and never waits for another thread while it drives.
+    Interrupts: the first cancels the call and waits for its clean-up, the second gives up the loop. A
+    thread that ends closes its loop; objects of it then raise. After a fork the child's copy is given up.
     """
 
     exit_order = 0
@@ -81,7 +91,7 @@ class KeptHost(Host):
         super().__init__(Loop)
         self._transient = transient
         self._owner = get_ident()
-        self._drive = allocate_lock()
+        self._driver: dict[str, int] = {}
         self._followers: deque[_Turn] = deque()
         self._helping = False
         self._helper: threading.Thread | None = None
@@ -94,19 +104,22 @@ class KeptHost(Host):
             self.loop.on_wake = self._on_wake
 
     def perform(self, call: Call) -> None:
-        thread, loop = process.thread, running()
+        thread = process.thread
+        busy = None if thread.busy is None else process.busy()
+        loop = running()
         if self.gone is not None:
             call.abort(RuntimeError(self.gone))
-        elif thread.busy is self or loop is self.loop:
+        elif busy is self or loop is self.loop:
             call.abort(RuntimeError("would wait for itself: this object lives on the loop that runs here"))
-        elif thread.busy is not None or loop is not None:
+        elif busy is not None or loop is not None:
             self._post_and_wait(call)
         else:
-            thread.busy = self
             try:
+                thread.frame = sys._getframe()  # pyright: ignore[reportPrivateUsage]
+                thread.busy = self
                 self._perform_here(call)
             finally:
-                thread.busy = None
+                thread.busy = thread.frame = None
             if self._transient and not self.open:
                 self.close()
 
@@ -118,7 +131,7 @@ class KeptHost(Host):
         try:
             while call.result is None:
                 try:
-                    driving = driving or self._drive.acquire(False) or (turn is not None and turn.promoted)
+                    driving = driving or self._try_to_drive() or (turn is not None and turn.promoted)
                     if not driving:
                         turn = turn or self._queue_up(call)
                         driving = self._follow(turn)
@@ -193,7 +206,7 @@ class KeptHost(Host):
 
     def _follow(self, turn: _Turn) -> bool:
         """Wait until the loop is handed over (true), or the call was served (false)."""
-        if self._drive.acquire(False):
+        if self._try_to_drive():
             self._leave_queue(turn)
             return True
         turn.come.acquire()
@@ -209,20 +222,30 @@ class KeptHost(Host):
 
     def _let_go(self) -> None:
         """Hand the loop to the next follower, or wake the helper if there is something to turn."""
-        self._drive.release()
-        while self._followers and self._drive.acquire(False):
+        self._driver.clear()
+        while self._followers and self._try_to_drive():
             with suppress(IndexError, ValueError):  # it has left the queue meanwhile
                 turn = self._followers[0]
                 turn.promoted = True  # before it leaves the queue: it may look at any time
                 self._followers.remove(turn)
+                self._driver["is"] = turn.thread
                 turn.come.release()
                 return
-            self._drive.release()
-        if self.open and not getattr(self.loop, "idle", False):
+            self._driver.clear()
+        if self.open and self.gone is None and not getattr(self.loop, "idle", False):
             self._on_wake()
 
+    def _try_to_drive(self) -> bool:
+        """Become the driver, or find that an interrupt has left this thread in that place."""
+        return self._driver.setdefault("is", get_ident()) == get_ident()
+
+    def recover(self) -> None:
+        """Undo what an interrupt has left of a step of this thread."""
+        if isinstance(self.loop, Loop) and running() is self.loop:
+            self.loop.leave()
+
     def _on_wake(self) -> None:
-        if self.open and self.gone is None and not self._drive.locked():
+        if self.open and self.gone is None and not self._driver:
             if self._helper is None:
                 self._start_helper()
             self._ring()
@@ -239,7 +262,7 @@ class KeptHost(Host):
     def _help(self) -> None:
         """Turn the loop between steps, and close it if asked to: what the helper thread does."""
         while self._bell.acquire() and self.gone is None:
-            if not self._drive.acquire(False):
+            if not self._try_to_drive():
                 continue
             self._helping = True
             try:
@@ -258,7 +281,7 @@ class KeptHost(Host):
 
     def perform_sometime(self, call: Call) -> bool:
         here = get_ident() == self._owner and process.thread.busy is None and running() is None
-        if self.gone is not None or not here or self._drive.locked():
+        if self.gone is not None or not here or self._driver:
             return super().perform_sometime(call)
         call.on_done = None
         self.perform(call)
@@ -281,7 +304,7 @@ class KeptHost(Host):
         if self.gone is not None:
             return
         self.gone = "the thread that this object lived on has ended, and its event loop with it"
-        if not self._drive.acquire(False):
+        if not self._try_to_drive():
             if get_ident() != self._owner:  # at exit, and a daemon thread is in the middle of a call
                 keep_for_good(self)
                 return

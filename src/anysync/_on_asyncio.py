@@ -8,6 +8,7 @@ from _thread import allocate_lock, get_ident
 from asyncio import CancelledError, Future, Handle, Task, current_task
 from asyncio.events import _set_running_loop  # pyright: ignore[reportPrivateUsage]
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -127,6 +128,10 @@ class Loop(_PlatformLoop):
         """Whether closing has nothing to wait for: no task, no async generator, no thread of an executor."""
         return not (asyncio.all_tasks(self) or self._asyncgens or self._default_executor)
 
+    def wake_on_signals(self) -> int:
+        """Have signals wake the loop, and return the descriptor that they wrote to before."""
+        return signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+
     def ring(self) -> None:
         """Wake the loop out of its selector."""
         cast("Any", super())._write_to_self()
@@ -143,8 +148,10 @@ class Loop(_PlatformLoop):
         """Close this process's part of the loop without a word to the kernel's selector: a fork shares it."""
         if self._closed:
             return
-        if self._signal_handlers:
-            signal.set_wakeup_fd(-1)
+        with suppress(ValueError):  # not the main thread's
+            descriptor = signal.set_wakeup_fd(-1)
+            if descriptor != self._csock.fileno():
+                signal.set_wakeup_fd(descriptor)
         if sys.platform != "win32":
             self._selector.close()
             self._ssock.close()
@@ -298,6 +305,8 @@ class Session:
         try:
             step.take()()
         except BaseException as error:
+            if self.host.gone is not None:  # which has closed it
+                return
             message = "an error occurred while an abandoned generator was closed"
             self.loop.call_exception_handler({"message": message, "exception": error})
 
@@ -313,11 +322,10 @@ class Session:
                 self.host.open.add(self)
                 coro = self._serve()
                 if isinstance(loop, Loop) and loop.eager:
-                    task = start(loop, coro, self._context)
+                    start(self, loop, coro, self._context)
                 else:
-                    task = loop.create_task(coro, context=self._context)
-                    task.add_done_callback(self._died)  # it may be cancelled before it runs
-                self.task = None if self.ended else task
+                    self.task = loop.create_task(coro, context=self._context)
+                    self.task.add_done_callback(self._died)  # it may be cancelled before it runs
             else:
                 self._step = step
                 if self._wake is not None and not self._wake.done():

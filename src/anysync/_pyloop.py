@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, TimerHandle
 
-    from ._on_asyncio import Loop
+    from ._on_asyncio import Loop, Session
 
 
 yield_processor: Callable[[], object] = getattr(os, "sched_yield", partial(sleep, 0))
@@ -65,28 +65,29 @@ def keep_for_good(thing: object) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
-def start(loop: "Loop", coro: Coroutine[Any, Any, Any], context: Context) -> "Task[Any]":
+def start(holder: "Call | Session", loop: "Loop", coro: Coroutine[Any, Any, Any], context: Context) -> None:
     """Run the first step of `coro` at once, in a task of the loop that is running (or entered) here.
 
-    The task is done if the coroutine never suspended. `KeyboardInterrupt` and `SystemExit`, which a
-    task also raises into its loop, stay in the task.
+    `holder.task` is that task; it is done if the coroutine never suspended. `KeyboardInterrupt` and
+    `SystemExit`, which a task also raises into its loop, stay in the task.
     """
     if sys.version_info >= (3, 12):
         make: Any = Task
-        task: Task[Any] = make.__new__(Task)  # held first: its constructor raises what interrupts the step
-        step = partial(make.__init__, task, coro, loop=loop, context=context, eager_start=True)
+        holder.task = make.__new__(Task)  # held first: its constructor raises what interrupts the step
+        step = partial(make.__init__, holder.task, coro, loop=loop, context=context, eager_start=True)
     else:
-        task, step = loop.caught(lambda: Task(coro, loop=loop, context=context))
+        holder.task, step = loop.caught(lambda: Task(coro, loop=loop, context=context))
     try:
         step()
     except (KeyboardInterrupt, SystemExit) as error:
-        if not task.done():
+        if holder.task is None or not holder.task.done():
             raise
         drop_frame(error)
-    try:
-        return task
+    except BaseException:
+        holder.task = None
+        raise
     finally:
-        del task, step  # a traceback from `coro` holds this frame, and the task holds the error
+        del step  # a traceback from `coro` holds this frame, and the task holds the error
 
 
 def wait(lock: LockType) -> None:
@@ -98,7 +99,8 @@ def wait(lock: LockType) -> None:
         if lock.acquire(False):
             return
         yield_processor()
-    lock.acquire()
+    while not lock.acquire(timeout=0.25):  # a signal just before it parks does not wake it
+        pass
 
 
 class Call:
@@ -136,15 +138,19 @@ class Call:
         coro, context, loop = self.coro, self.context, self.loop
         if coro is None or context is None or self.task is not None:
             return
+        eager = getattr(loop, "eager", False)
         try:
             check_free(context)
-            if getattr(loop, "eager", False):
-                self.task = start(cast("Loop", loop), coro, context)
+            if eager:
+                start(self, cast("Loop", loop), coro, context)
             else:
                 self.task = loop.create_task(coro, context=context)
         except BaseException as error:
+            if self.task is not None:  # an interrupt, after the first step
+                raise
             self.abort(error)
             return
+        assert self.task is not None
         if self.task.done():
             self.settle(self.task)
             return
@@ -152,7 +158,9 @@ class Call:
         if self.timeout is not None:
             if self.timeout > 0:
                 self.timer = loop.call_later(self.timeout, self.expire)
-            else:
+            elif eager:
+                self.expire()
+            else:  # after the first step
                 loop.call_soon(self.expire)
 
     def settle(self, task: "Task[Any]") -> None:
@@ -204,11 +212,11 @@ class Call:
     def finish(self, result: Callable[[], Any]) -> None:
         if self.result is not None:
             return
+        self.result = result  # first: an interrupt may come at any line
         on_done = self.on_done
         if self.timer is not None:
             self.timer.cancel()
         self.coro = self.context = self.task = self.timer = self.on_done = self.instead = None
-        self.result = result
         if on_done is not None:
             on_done()
 

@@ -103,6 +103,10 @@ class ThreadHost(Host):
         if get_ident() != self._thread.ident:
             self._thread.join()
 
+    def give_up(self, reason: str) -> None:
+        super().give_up(reason)
+        self._mailbox, self._swept = Mailbox(self._ring), True  # who posts, sweeps
+
     def _stop(self, reason: str) -> None:
         self.gone = reason
         self._mailbox.post(self.loop.stop)
