@@ -9,7 +9,7 @@ from anysync import core
 
 
 def pytest_report_header() -> str:
-    return f"anysync: {core.name} core, from {os.path.dirname(core.__file__)}, on Python {sys.version.split()[0]}"
+    return f"anysync: {core.name} core, {os.path.dirname(core.__file__)}, Python {sys.version.split()[0]}"
 
 
 def pytest_configure() -> None:

@@ -157,6 +157,13 @@ class Host:
         """Have whoever drives the loop do `job`, for `call`, which fails if the loop serves no longer."""
         raise NotImplementedError
 
+    def _do(self, job: Callable[[], object], call: Call) -> None:
+        """Do what was posted, unless it would begin `call` while the host ends."""
+        if self.gone is not None and job == call.begin:
+            call.abort(RuntimeError(self.gone))
+        else:
+            job()
+
     def closed(self, thing: object) -> None:
         """Hear, from who drives the loop, that something `open` is no longer."""
         self.open.discard(thing)
@@ -167,6 +174,10 @@ class Host:
         except RuntimeError:  # at exit no thread can start to wait for the executor's, which are gone by then
             if not process.exiting:
                 raise
+        finally:
+            for thing in tuple(self.open):
+                if isinstance(thing, Call):  # posted too late
+                    thing.abort(RuntimeError(self.gone))
 
     def close(self) -> None:
         """Cancel what is left on the loop, wait for it, and close the loop."""

@@ -73,6 +73,10 @@ class _Turn:
         self.come.acquire()
         self.promoted = False
 
+    def wake(self) -> None:
+        with suppress(RuntimeError):  # it is awake
+            self.come.release()
+
 
 class KeptHost(Host):
     """A thread's own loop, kept between calls: driven by who makes a step, and between steps by the helper.
@@ -202,7 +206,7 @@ class KeptHost(Host):
     def _served(self, turn: _Turn) -> None:
         with suppress(ValueError):
             self._followers.remove(turn)
-        turn.come.release()
+        turn.wake()
 
     def _follow(self, turn: _Turn) -> bool:
         """Wait until the loop is handed over (true), or the call was served (false)."""
@@ -229,7 +233,7 @@ class KeptHost(Host):
                 turn.promoted = True  # before it leaves the queue: it may look at any time
                 self._followers.remove(turn)
                 self._driver["is"] = turn.thread
-                turn.come.release()
+                turn.wake()
                 return
             self._driver.clear()
         if self.open and self.gone is None and not getattr(self.loop, "idle", False):
@@ -289,7 +293,7 @@ class KeptHost(Host):
 
     def post(self, job: Callable[[], object], call: Call) -> None:
         try:
-            self.loop.call_soon_threadsafe(job)
+            self.loop.call_soon_threadsafe(self._do, job, call)
         except RuntimeError:  # closed
             call.abort(RuntimeError(self.gone))
         else:

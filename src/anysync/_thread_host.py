@@ -86,12 +86,6 @@ class ThreadHost(Host):
         if self._swept:
             self._sweep()
 
-    def _do(self, job: Callable[[], object], call: Call) -> None:
-        if self.gone is not None and job == call.begin:
-            call.abort(RuntimeError(self.gone))
-        else:
-            job()
-
     def closed(self, thing: object) -> None:
         super().closed(thing)
         if self._transient and not self.open and self.gone is None:
