@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 from functools import partial, wraps
 from inspect import Parameter, Signature, signature
 from traceback import extract_tb
@@ -858,3 +858,17 @@ def test_a_cancel_leaves_no_trace_in_the_log(caplog: pytest.LogCaptureFixture) -
 def test_typed_as_both_kinds_of_context_manager() -> None:
     assert isinstance(doubled(1), AbstractAsyncContextManager)
     assert isinstance(doubled(1), AnySyncContextManager)
+
+
+def test_a_manager_that_was_refused_for_its_context_can_be_entered_later() -> None:
+    @contextmanager
+    async def one() -> AsyncGenerator[int, None]:
+        yield 1
+
+    context = copy_context()
+    with Runner() as runner:
+        manager = runner.enter(one(), context=context)
+        with pytest.raises(RuntimeError, match="entered already"):
+            context.run(manager.__enter__)
+        with manager as value:
+            assert value == 1

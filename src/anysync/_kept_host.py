@@ -42,9 +42,8 @@ class _Interrupts:
             with suppress(ValueError):  # a subinterpreter's main thread gets no signals
                 set_handler(SIGINT, handler)
                 self._handler = handler
-                if isinstance(
-                    self.call.loop, Loop
-                ):  # else a signal just before the selector does not wake it
+                # a signal just before the selector would not wake it otherwise
+                if isinstance(self.call.loop, Loop):
                     self._descriptor = self.call.loop.wake_on_signals()
         return self
 
@@ -312,8 +311,7 @@ class KeptHost(Host):
             if get_ident() != self._owner:  # at exit, and a daemon thread is in the middle of a call
                 keep_for_good(self)
                 return
-            turn = self._queue_up()
-            self._follow(turn)
+            self._follow(self._queue_up())
         if at_thread_end and not (isinstance(self.loop, Loop) and self.loop.spent):
             # `threading` has forgotten this thread already: what is left to run, runs in the helper's
             with suppress(RuntimeError):

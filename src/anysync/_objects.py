@@ -225,5 +225,5 @@ class Stepped:
         try:
             return session.step(function, *args, last=last)
         finally:
-            if session.ended and not session.lost:
+            if session.task is None and not session.lost:  # ended by a step, or never begun
                 self._session = None

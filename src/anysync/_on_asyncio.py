@@ -249,10 +249,11 @@ class Session:
     """One task and one context, from the first step to the last: where a generator or a `with` lives.
 
     Guarantees. Only the thread that drives the loop touches the task, and `_stepping` admits one caller
-    at a time. The host holds a session while it is open; a session never holds the object that its
-    users see. A cancel that arrives between steps is not lost: where there is `on_cancel`, the
-    `__aexit__` of a `with`, it is thrown in at once, and the last step answers with the outcome; else
-    it is given to the next step. When the host closes, `on_cancel` or `on_close` runs in the task.
+    at a time. The host holds a session while it is open; a session holds the object that its users see
+    only through `on_cancel`: who enters a `with` leaves it, but iterators are dropped. A cancel that
+    arrives between steps is not lost: where there is `on_cancel`, the `__aexit__` of a `with`, it is
+    thrown in at once, and the last step answers with the outcome; else it is given to the next step.
+    When the host closes, `on_cancel` or `on_close` runs in the task.
     """
 
     def __init__(
