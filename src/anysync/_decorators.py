@@ -4,7 +4,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial, wraps
-from types import CodeType
+from types import CodeType, CoroutineType
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from ._iterators import AnySyncGenerator, AnySyncIterator, wrap_async_generator, wrap_async_iterator
@@ -17,6 +17,7 @@ R = TypeVar("R")
 S = TypeVar("S")
 Y = TypeVar("Y")
 
+_PLAIN: Any = CoroutineType
 _COROUTINE = "a coroutine function (`async def`)"
 _GENERATOR = "an async generator function (`async def` with `yield`)"
 
@@ -54,7 +55,8 @@ def coroutine(func: Callable[P, Coroutine[Y, S, R]]) -> Callable[P, AnySyncCorou
 
     @wraps(func)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> AnySyncCoroutine[R, Y, S]:
-        return wrap_coroutine(func(*args, **kwargs))
+        coro = func(*args, **kwargs)
+        return AnySyncCoroutine(coro) if type(coro) is _PLAIN else wrap_coroutine(coro)
 
     _mark_as_coroutine_function(wrapper)
     return _made(wrapper, "coroutine")

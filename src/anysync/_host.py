@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from ._thread_host import ThreadHost
 
 
+Coro = Coroutine[Any, Any, Any]
+
+
 class ThreadState(threading.local):
     """What a thread has of ours."""
 
@@ -102,15 +105,13 @@ class Host:
         self.gone: str | None = None
         process.hosts.add(self)
 
-    def run(
-        self, coro: Coroutine[Any, Any, Any], timeout: float | None, context: Context | None
-    ) -> Callable[[], Any]:
+    def run(self, coro: Coro, timeout: float | None, context: Context | None) -> Callable[[], Any]:
         """Run `coro` to its end; return what returns or raises its outcome."""
         call = Call(self.loop, coro, timeout, context)
         self.perform(call)
         return call.take()
 
-    def submit(self, coro: Coroutine[Any, Any, Any], context: Context | None) -> "Future[Any]":
+    def submit(self, coro: Coro, context: Context | None) -> "Future[Any]":
         """Start `coro`; return a future of its outcome, whose `cancel()` cancels it."""
         future: Future[Any] = Future()
         call = Call(self.loop, coro, None, context)

@@ -6,13 +6,14 @@ from _thread import allocate_lock, get_ident
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
 from signal import SIGINT, default_int_handler
 from types import FrameType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ._core import Call, keep_for_good, running
-from ._host import Host, interrupted, process, start_thread
+from ._host import Coro, Host, interrupted, process, start_thread
 from ._on_asyncio import Loop
 
 if TYPE_CHECKING:
@@ -103,8 +104,9 @@ class KeptHost(Host):
         self._helper_closes = False
         self._helped = allocate_lock()
         self._helped.acquire()
-        if isinstance(self.loop, Loop):
-            self.loop.on_wake = self._on_wake
+        self._own_loop = self.loop if isinstance(self.loop, Loop) else None
+        if self._own_loop is not None:
+            self._own_loop.on_wake = self._on_wake
 
     def perform(self, call: Call) -> None:
         thread = process.thread
@@ -117,16 +119,25 @@ class KeptHost(Host):
         elif busy is not None or loop is not None:
             self._post_and_wait(call)
         else:
-            try:
-                thread.frame = sys._getframe()  # pyright: ignore[reportPrivateUsage]
-                thread.busy = self
-                self._perform_here(call)
-            finally:
-                thread.busy = thread.frame = None
-            if self._transient and not self.open:
-                self.close()
+            self._perform_here(call)
+
+    def run(self, coro: Coro, timeout: float | None, context: Context | None) -> Callable[[], Any]:
+        call = Call(self.loop, coro, timeout, context)
+        self._perform_here(call)  # `here` has just seen that no loop runs in this thread
+        return call.take()
 
     def _perform_here(self, call: Call) -> None:
+        thread = process.thread
+        try:
+            thread.frame = sys._getframe()  # pyright: ignore[reportPrivateUsage]
+            thread.busy = self
+            self._drive(call)
+        finally:
+            thread.busy = thread.frame = None
+        if self._transient and not self.open:
+            self.close()
+
+    def _drive(self, call: Call) -> None:
         """Take `call` to its end in this thread, or have it served by the one that is driving."""
         turn: _Turn | None = None
         interrupt: BaseException | None = None
@@ -159,15 +170,15 @@ class KeptHost(Host):
 
     def _advance(self, call: Call) -> None:
         """Drive until `call` is done."""
-        loop = self.loop
-        if isinstance(loop, Loop) and loop.eager:
+        loop, own_loop = self.loop, self._own_loop
+        if own_loop is None:
+            call.begin()
+        else:
             try:
-                loop.enter()
+                own_loop.enter()
                 call.begin()
             finally:
-                loop.leave()
-        else:
-            call.begin()
+                own_loop.leave()
         if call.result is not None:
             return
         call.on_done = loop.stop
@@ -235,7 +246,7 @@ class KeptHost(Host):
                 turn.wake()
                 return
             self._driver.clear()
-        if self.open and self.gone is None and not getattr(self.loop, "idle", False):
+        if self.open and self.gone is None and (self._own_loop is None or not self._own_loop.idle):
             self._on_wake()
 
     def _try_to_drive(self) -> bool:
@@ -244,8 +255,8 @@ class KeptHost(Host):
 
     def recover(self) -> None:
         """Undo what an interrupt has left of a step of this thread."""
-        if isinstance(self.loop, Loop) and running() is self.loop:
-            self.loop.leave()
+        if self._own_loop is not None and running() is self._own_loop:
+            self._own_loop.leave()
 
     def _on_wake(self) -> None:
         if self.open and self.gone is None and not self._driver:
@@ -312,7 +323,7 @@ class KeptHost(Host):
                 keep_for_good(self)
                 return
             self._follow(self._queue_up())
-        if at_thread_end and not (isinstance(self.loop, Loop) and self.loop.spent):
+        if at_thread_end and (self._own_loop is None or not self._own_loop.spent):
             # `threading` has forgotten this thread already: what is left to run, runs in the helper's
             with suppress(RuntimeError):
                 self._start_helper()

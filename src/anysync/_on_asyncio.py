@@ -202,7 +202,7 @@ class Step(Call):
         self.function = function
         self.args = args
         self.last = last
-        self.begun = self.cancelled = False
+        self.begun = self.cancelled = self.fresh = False
         self.coro = self.context = self.task = self.timer = self.timeout = None
         self.instead = self.on_done = self.result = None
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ._on_asyncio import Loop, Session
 
 
+Coro = Coroutine[Any, Any, Any]
+
 yield_processor: Callable[[], object] = getattr(os, "sched_yield", partial(sleep, 0))
 
 
@@ -65,29 +67,36 @@ def keep_for_good(thing: object) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
-def start(holder: "Call | Session", loop: "Loop", coro: Coroutine[Any, Any, Any], context: Context) -> None:
+if sys.version_info >= (3, 12):
+
+    def _first_step(holder: "Call | Session", loop: "Loop", coro: Coro, context: Context) -> None:
+        make: Any = Task
+        task = holder.task = make.__new__(Task)  # held first: its constructor raises what the step does
+        task.__init__(coro, loop=loop, context=context, eager_start=True)
+
+else:
+
+    def _first_step(holder: "Call | Session", loop: "Loop", coro: Coro, context: Context) -> None:
+        holder.task, step = loop.caught(lambda: Task(coro, loop=loop, context=context))
+        step()
+
+
+def start(holder: "Call | Session", loop: "Loop", coro: Coro, context: Context) -> None:
     """Run the first step of `coro` at once, in a task of the loop that is running (or entered) here.
 
     `holder.task` is that task; it is done if the coroutine never suspended. `KeyboardInterrupt` and
     `SystemExit`, which a task also raises into its loop, stay in the task.
     """
-    if sys.version_info >= (3, 12):
-        make: Any = Task
-        holder.task = make.__new__(Task)  # held first: its constructor raises what interrupts the step
-        step = partial(make.__init__, holder.task, coro, loop=loop, context=context, eager_start=True)
-    else:
-        holder.task, step = loop.caught(lambda: Task(coro, loop=loop, context=context))
     try:
-        step()
+        _first_step(holder, loop, coro, context)
     except (KeyboardInterrupt, SystemExit) as error:
         if holder.task is None or not holder.task.done():
             raise
         drop_frame(error)
+        drop_frame(error)
     except BaseException:
         holder.task = None
         raise
-    finally:
-        del step  # a traceback from `coro` holds this frame, and the task holds the error
 
 
 def wait(lock: LockType) -> None:
@@ -112,18 +121,30 @@ class Call:
     result. Each method but `fail` and `finish` may come too late, or twice, and then does nothing.
     """
 
-    __slots__ = ("context", "coro", "instead", "loop", "on_done", "result", "task", "timeout", "timer")
+    __slots__ = (
+        "context",
+        "coro",
+        "fresh",
+        "instead",
+        "loop",
+        "on_done",
+        "result",
+        "task",
+        "timeout",
+        "timer",
+    )
 
     def __init__(
         self,
         loop: "AbstractEventLoop",
-        coro: Coroutine[Any, Any, Any],
+        coro: Coro,
         timeout: float | None = None,
         context: Context | None = None,
     ) -> None:
         self.loop = loop
-        self.coro: Coroutine[Any, Any, Any] | None = coro
+        self.coro: Coro | None = coro
         self.timeout = timeout
+        self.fresh = context is None
         self.context: Context | None = copy_context() if context is None else context
         self.task: Task[Any] | None = None
         self.timer: TimerHandle | None = None
@@ -140,7 +161,8 @@ class Call:
             return
         eager = getattr(loop, "eager", False)
         try:
-            check_free(context)
+            if not self.fresh:
+                check_free(context)
             if eager:
                 start(self, cast("Loop", loop), coro, context)
             else:
