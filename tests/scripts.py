@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import traceback
 from collections.abc import Callable, Sequence
@@ -42,7 +43,22 @@ def run_source(source: str, directory: Path, options: Sequence[str] = ()) -> sub
 
 def check(done: subprocess.CompletedProcess[str], out: str = "", code: int = 0) -> None:
     """Assert that a process printed this, exited with this code, and had nothing to complain about."""
-    assert (done.stderr, done.stdout, done.returncode) == ("", out, code), f"{done.stdout}\n{done.stderr}"
+    assert (complaints(done), done.stdout, done.returncode) == ([], out, code), (
+        f"{done.stdout}\n{done.stderr}"
+    )
+
+
+def complaints(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return what a process wrote to stderr, without the slow steps that asyncio's debug mode tells of."""
+    return [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
+
+
+def python(code: str) -> list[str]:
+    """Run a program of its own with warnings as errors, and return the words that it printed."""
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * WATCHDOG)
+    assert (complaints(done), done.returncode) == ([], 0)
+    return done.stdout.split()
 
 
 def script(

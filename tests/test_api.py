@@ -35,7 +35,10 @@ T = TypeVar("T")
 
 def python(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", "-c", program]
-    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=50)
+    quiet = {"PYTHONASYNCIODEBUG": ""}  # which tells of each slow step
+    return subprocess.run(
+        command, env=os.environ | quiet | environment, capture_output=True, text=True, timeout=50
+    )
 
 
 async def answer() -> int:

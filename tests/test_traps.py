@@ -6,7 +6,6 @@ import contextlib
 import gc
 import logging
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -14,10 +13,10 @@ import traceback
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
-from textwrap import dedent
 
 import anyio
 import pytest
+from scripts import python
 
 import anysync
 from anysync import AnySyncCoroutine
@@ -91,17 +90,6 @@ async def fail(error, suspended=True):
 async def turn(times=5):
     for _ in range(times):
         await asyncio.sleep(0)
-
-
-def python(code):
-    """Run a program of its own; return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", dedent(code)], capture_output=True, text=True, timeout=55
-    )
-    slow = "Executing "  # what asyncio says in its debug mode when the machine is busy
-    complaints = [line for line in done.stderr.splitlines() if not line.startswith(slow)]
-    assert (done.returncode, complaints) == (0, [])
-    return done.stdout.split()
 
 
 @pytest.fixture

@@ -4,13 +4,11 @@ import asyncio
 import contextlib
 import os
 import socket
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from textwrap import dedent
 
 import pytest
+from scripts import python
 
 import anysync
 from anysync import AnySyncCoroutine
@@ -101,17 +99,6 @@ def error_of(call):
     except BaseException as error:
         return error
     raise AssertionError("nothing was raised")
-
-
-def python(code):
-    """Run a program of its own; return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", dedent(code)], capture_output=True, text=True, timeout=55
-    )
-    slow = "Executing "  # what asyncio says in its debug mode when the machine is busy
-    complaints = [line for line in done.stderr.splitlines() if not line.startswith(slow)]
-    assert (done.returncode, complaints) == (0, [])
-    return done.stdout.split()
 
 
 # the table, row by row
