@@ -69,14 +69,16 @@ def keep_for_good(thing: object) -> None:
 
 if sys.version_info >= (3, 12):
 
-    def _first_step(holder: "Call | Session", loop: "Loop", coro: Coro, context: Context) -> None:
-        make: Any = Task
-        task = holder.task = make.__new__(Task)  # held first: its constructor raises what the step does
-        task.__init__(coro, loop=loop, context=context, eager_start=True)
+    def _first_step(holder: Any, loop: "Loop", coro: Coro, context: Context) -> None:
+        # held first: its constructor raises what the step does; and not by this frame, see `Call.take`
+        holder.task = _new_task(Task)
+        holder.task.__init__(coro, loop=loop, context=context, eager_start=True)
+
+    _new_task: Any = Task.__new__
 
 else:
 
-    def _first_step(holder: "Call | Session", loop: "Loop", coro: Coro, context: Context) -> None:
+    def _first_step(holder: Any, loop: "Loop", coro: Coro, context: Context) -> None:
         holder.task, step = loop.caught(lambda: Task(coro, loop=loop, context=context))
         step()
 
