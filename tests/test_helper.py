@@ -959,3 +959,37 @@ def test_the_future_of_a_cancelled_coroutine_says_so() -> None:
         assert future.cancel()
         with pytest.raises(CancelledError):
             future.result(WATCHDOG)
+
+
+def test_who_waits_for_a_loop_that_closes_is_told() -> None:
+    @generator
+    async def items() -> AsyncGenerator[int, None]:
+        while True:
+            yield 1
+
+    def own() -> None:
+        next(shared)
+        host = shared._session.host
+        host._driver["is"] = -1  # as if a third thread were driving
+        other.start()
+        while not host._followers:
+            waiting.wait(0.001)
+        del host._driver["is"]
+
+    def follow() -> None:
+        try:
+            next(shared)
+        except RuntimeError as error:
+            told.append(str(error))
+
+    shared: Any = items()
+    told: list[str] = []
+    waiting = threading.Event()
+    other = threading.Thread(target=follow)
+    owner = threading.Thread(target=own)
+    owner.start()
+    owner.join(WATCHDOG)
+    other.join(WATCHDOG)
+    assert not other.is_alive()
+    assert len(told) == 1
+    assert "has ended" in told[0]

@@ -148,9 +148,11 @@ class KeptHost(Host):
                     driving = driving or self._try_to_drive() or (turn is not None and turn.promoted)
                     if not driving:
                         turn = turn or self._queue_up(call)
-                        driving = self._follow(turn)
+                        driving = not self.loop.is_closed() and self._follow(turn)
                     if driving:
                         self._advance(call)
+                    elif self.loop.is_closed():
+                        call.abort(RuntimeError(self.gone))
                 except BaseException as error:
                     if interrupt is not None or self.gone is not None:
                         raise
@@ -204,7 +206,8 @@ class KeptHost(Host):
         if call is not None:
             call.on_done = partial(self._served, turn)
         self._followers.append(turn)
-        self.loop.call_soon_threadsafe(self._serve, call)
+        with suppress(RuntimeError):  # closed just now
+            self.loop.call_soon_threadsafe(self._serve, call)
         return turn
 
     def _serve(self, call: Call | None) -> None:
@@ -335,10 +338,16 @@ class KeptHost(Host):
             if self._helper is not None:
                 self._ring()
                 self._helped.acquire()  # not join(), which would register this thread again
+            self._dismiss_followers()
 
     def give_up(self, reason: str) -> None:
         super().give_up(reason)
+        self._dismiss_followers()
         self._ring()
+
+    def _dismiss_followers(self) -> None:
+        for turn in tuple(self._followers):
+            turn.wake()
 
 
 class Keeper:
