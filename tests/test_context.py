@@ -6,42 +6,12 @@ import threading
 from contextvars import Context, ContextVar, copy_context
 
 import pytest
+from places import error_of, everywhere, in_loop, plain
 
 import anysync
 from anysync import AnySyncCoroutine
 
 var = ContextVar("var", default="default")
-
-
-@anysync.contextmanager
-async def opened():
-    yield
-
-
-def plain(call):
-    return call()
-
-
-def in_with(call):
-    with opened():
-        return call()
-
-
-def in_loop(call):
-    async def main():
-        return call()
-
-    return asyncio.run(main())
-
-
-def nested(call):
-    async def main():
-        return call()
-
-    return in_loop(lambda: anysync.run(main()))
-
-
-everywhere = pytest.mark.parametrize("place", [plain, in_with, in_loop, nested])
 
 
 def by_method(coro, **options):
@@ -54,14 +24,6 @@ def by_future(coro, **options):
 
 every_way = pytest.mark.parametrize("run", [by_method, anysync.run, by_future])
 suspended_or_not = pytest.mark.parametrize("suspended", [False, True])
-
-
-def error_of(call):
-    try:
-        call()
-    except BaseException as error:
-        return error
-    raise AssertionError("nothing was raised")
 
 
 async def look_and_set(value, suspended=True):

@@ -8,41 +8,18 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
-from functools import partial, wraps
-from inspect import Parameter, Signature, signature
+from functools import partial
 from traceback import extract_tb
 from typing import Any, Self
 
 import anyio
 import pytest
+from worlds import both_worlds, in_a_loop
 
 from anysync import AnySyncContextManager, Runner, contextmanager, run, wrap_async_context_manager
 
 WATCHDOG = 20
 var: ContextVar[str] = ContextVar("var", default="unset")
-
-
-def in_plain_code(function: Callable[[], Any]) -> Any:
-    return function()
-
-
-def in_a_loop(function: Callable[[], Any]) -> Any:
-    async def main() -> Any:
-        return function()
-
-    return asyncio.run(main())
-
-
-def both_worlds(test: Callable[..., Any]) -> Any:
-    """Run a test in plain sync code, and as sync code inside a running loop."""
-
-    @wraps(test)
-    def either(world: Callable[[Callable[[], Any]], Any], **fixtures: Any) -> None:
-        world(partial(test, **fixtures))
-
-    parameters = [Parameter("world", Parameter.KEYWORD_ONLY), *signature(test).parameters.values()]
-    either.__signature__ = Signature([p.replace(kind=Parameter.KEYWORD_ONLY) for p in parameters])  # type: ignore[attr-defined]
-    return pytest.mark.parametrize("world", [in_plain_code, in_a_loop])(either)
 
 
 def outcome(function: Callable[[], object]) -> BaseException | None:

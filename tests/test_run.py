@@ -9,52 +9,12 @@ import types
 from functools import partial
 
 import pytest
+from places import error_of, in_loop, in_with, nested, nested_in_with, plain
 
 import anysync
 from anysync import AnySyncCoroutine
 
-
-@anysync.contextmanager
-async def opened():
-    yield
-
-
-def plain(call):
-    return call()
-
-
-def in_with(call):
-    with opened():
-        return call()
-
-
-def in_loop(call):
-    async def main():
-        return call()
-
-    return asyncio.run(main())
-
-
-def nested(call):
-    async def main():
-        return call()
-
-    return in_loop(lambda: anysync.run(main()))
-
-
-def nested_in_with(call):
-    return nested(lambda: in_with(call))
-
-
 everywhere = pytest.mark.parametrize("place", [plain, in_with, in_loop, nested, nested_in_with])
-
-
-def error_of(call):
-    try:
-        call()
-    except BaseException as error:
-        return error
-    raise AssertionError("nothing was raised")
 
 
 def by_method(coro, **options):

@@ -16,56 +16,14 @@ from contextvars import ContextVar, copy_context
 
 import anyio
 import pytest
+from places import error_of, everywhere, in_loop, in_thread, nested, plain
 from scripts import python
 
 import anysync
 from anysync import AnySyncCoroutine
 
-
-@anysync.contextmanager
-async def opened():
-    yield
-
-
-def plain(call):
-    return call()
-
-
-def in_with(call):
-    with opened():
-        return call()
-
-
-def in_loop(call):
-    async def main():
-        return call()
-
-    return asyncio.run(main())
-
-
-def nested(call):
-    async def main():
-        return call()
-
-    return in_loop(lambda: anysync.run(main()))
-
-
-def in_thread(call):
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(call).result(60)
-
-
-everywhere = pytest.mark.parametrize("place", [plain, in_with, in_loop, nested])
 kept = pytest.mark.parametrize("place", [plain, in_loop])
 suspended_or_not = pytest.mark.parametrize("suspended", [False, True])
-
-
-def error_of(call):
-    try:
-        call()
-    except BaseException as error:
-        return error
-    raise AssertionError("nothing was raised")
 
 
 class Oops(Exception):

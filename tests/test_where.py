@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from places import error_of, in_loop, in_thread, nested, plain
 from scripts import python
 
 import anysync
@@ -68,37 +69,6 @@ def by_with(what):
 
 every_way = pytest.mark.parametrize("way", [by_run, by_function, by_future, by_for, by_with])
 every_step = pytest.mark.parametrize("way", [by_run, by_function, by_for, by_with])
-
-
-def plain(call):
-    return call()
-
-
-def in_loop(call):
-    async def main():
-        return call()
-
-    return asyncio.run(main())
-
-
-def nested(call):
-    async def main():
-        return call()
-
-    return in_loop(lambda: anysync.run(main()))
-
-
-def in_thread(call):
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(call).result(60)
-
-
-def error_of(call):
-    try:
-        call()
-    except BaseException as error:
-        return error
-    raise AssertionError("nothing was raised")
 
 
 # the table, row by row
