@@ -970,3 +970,28 @@ def test_who_waits_for_a_loop_that_closes_is_told() -> None:
     assert not other.is_alive()
     assert len(told) == 1
     assert "has ended" in told[0]
+
+
+@pytest.mark.parametrize("use_uvloop", [False, True])
+def test_a_runner_closes_in_peace_when_a_task_breaks_off_its_loop_just_then(use_uvloop: bool) -> None:
+    async def leave() -> None:
+        async def exit_now() -> None:
+            raise SystemExit
+
+        asyncio.get_running_loop().call_soon(runner._host._stop, "closed")  # type: ignore[union-attr]
+        task = asyncio.ensure_future(exit_now())
+        task.add_done_callback(lambda task: task.exception())
+        try:
+            await asyncio.sleep(WATCHDOG)
+        finally:
+            await asyncio.sleep(0)
+            cleaned.set()
+
+    if use_uvloop:
+        pytest.importorskip("uvloop")
+    cleaned = threading.Event()
+    runner = Runner(backend_options={"use_uvloop": use_uvloop})
+    with pytest.raises(RuntimeError, match="closed"):
+        runner.run(leave())
+    runner.close()
+    assert cleaned.is_set()

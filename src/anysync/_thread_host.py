@@ -10,7 +10,7 @@ from typing import Any
 
 from ._core import Call, Mailbox, running
 from ._host import Host, process, start_thread
-from ._on_asyncio import mailbox_loop
+from ._on_asyncio import Loop, mailbox_loop
 
 
 class ThreadHost(Host):
@@ -27,6 +27,7 @@ class ThreadHost(Host):
         super().__init__(mailbox_loop, options)
         self._transient = transient
         self._nested: weakref.WeakKeyDictionary[asyncio.Task[Any], ThreadHost] = weakref.WeakKeyDictionary()
+        self._serving = True
         self._swept = False
         mailbox = getattr(self.loop, "mailbox", None)
         self._mailbox: Mailbox = Mailbox(self._ring, watching=True) if mailbox is None else mailbox
@@ -46,6 +47,10 @@ class ThreadHost(Host):
         while self.gone is None:
             with suppress(KeyboardInterrupt, SystemExit):
                 self.loop.run_forever()
+        self._serving = False
+        if not isinstance(self.loop, Loop):  # it may have put off a stop, which would break off its closing
+            with suppress(RuntimeError, KeyboardInterrupt, SystemExit):
+                self.loop.run_until_complete(asyncio.sleep(0))
         for call in tuple(self.open):
             if isinstance(call, Call):
                 call.instead = RuntimeError(self.gone)
@@ -103,4 +108,8 @@ class ThreadHost(Host):
 
     def _stop(self, reason: str) -> None:
         self.gone = reason
-        self._mailbox.post(self.loop.stop)
+        self._mailbox.post(self._stop_serving)
+
+    def _stop_serving(self) -> None:
+        if self._serving:  # else the thread has seen `gone` by itself, and is closing the loop
+            self.loop.stop()
