@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import signal
 import socket
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass
 from functools import partial
 from traceback import extract_tb
 from typing import Any, Self
@@ -16,7 +18,14 @@ import anyio
 import pytest
 from worlds import both_worlds, in_a_loop
 
-from anysync import AnySyncContextManager, Runner, contextmanager, run, wrap_async_context_manager
+from anysync import (
+    AnySyncContextManager,
+    AnySyncIterator,
+    Runner,
+    contextmanager,
+    run,
+    wrap_async_context_manager,
+)
 
 WATCHDOG = 20
 var: ContextVar[str] = ContextVar("var", default="unset")
@@ -849,3 +858,72 @@ def test_a_manager_that_was_refused_for_its_context_can_be_entered_later() -> No
             context.run(manager.__enter__)
         with manager as value:
             assert value == 1
+
+
+@both_worlds
+def test_a_subclass_may_call_its_attributes_as_it_likes() -> None:
+    class Client(AnySyncContextManager["Client"]):
+        def __init__(self) -> None:
+            self._session = self._context = self._step = self._steps = self._enter = object()
+
+        async def __aenter__(self) -> Self:
+            return self
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+    with Client() as client:
+        assert isinstance(client, Client)
+
+
+@both_worlds
+def test_a_frozen_dataclass_can_be_entered() -> None:
+    @dataclass(frozen=True)
+    class Lent(AnySyncContextManager[int]):
+        value: int
+
+        async def __aenter__(self) -> int:
+            return self.value
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+    with Lent(3) as value:
+        assert value == 3
+
+
+@both_worlds
+def test_one_object_may_be_a_manager_and_an_iterator() -> None:
+    class Stream(AnySyncContextManager["Stream"], AnySyncIterator[int]):
+        n = 0
+        left = False
+
+        async def __aenter__(self) -> Self:
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            self.left = True
+
+        async def __anext__(self) -> int:
+            self.n += 1
+            if self.n > 3:
+                raise StopAsyncIteration
+            return self.n
+
+    with Stream() as stream:
+        assert [*stream] == [1, 2, 3]
+    assert stream.left
+
+
+def test_a_signal_handler_of_the_loop_is_called_during_the_body() -> None:
+    @contextmanager
+    async def handled() -> AsyncGenerator[None, None]:
+        await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, heard.set)
+        yield
+        loop.remove_signal_handler(signal.SIGUSR1)
+
+    heard = threading.Event()
+    with handled():
+        signal.raise_signal(signal.SIGUSR1)
+        assert heard.wait(WATCHDOG)
+    assert signal.set_wakeup_fd(-1) == -1

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial, wraps
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -464,3 +464,17 @@ def test_an_async_context_manager_is_refused(decorator: Any) -> None:
             TypeError, match=r"not an async context manager \(.*\): use wrap_async_context_manager"
         ):
             decorator(manager)
+
+
+def test_a_callable_that_is_a_context_manager_too_is_decorated_by_its_call() -> None:
+    class Client:
+        async def __aenter__(self) -> Self:
+            return self
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+        async def __call__(self) -> int:
+            return 4
+
+    decorated: Any = coroutine(Client())
+    assert decorated().run() == 4

@@ -1138,3 +1138,44 @@ def test_many_generators_side_by_side() -> None:
     with ThreadPoolExecutor(4) as pool:
         in_pool = [*pool.map(lambda n: [*wrap_async_iterator(Countdown(n))], range(20))]
     assert [[*it] for it in iterators] == in_pool == [[*range(n)][::-1] for n in range(20)]
+
+
+@both_worlds
+def test_an_iterator_may_iterate_itself_to_its_end() -> None:
+    class Drained(AnySyncIterator[int]):
+        n = 0
+
+        async def __anext__(self) -> int:
+            self.n += 1
+            if self.n > 3:
+                raise StopAsyncIteration
+            return self.n
+
+        async def aclose(self) -> None:
+            async for _ in self:
+                pass
+
+    it = Drained()
+    assert next(it) == 1
+    it.close()
+    assert it.n == 4
+
+
+def test_what_a_function_returns_can_be_closed_in_async_code_too() -> None:
+    @iterator
+    def items() -> AsyncGenerator[int, None]:
+        async def inner() -> AsyncGenerator[int, None]:
+            try:
+                yield 1
+            finally:
+                closed.append(True)
+
+        return inner()
+
+    async def main() -> None:
+        async with aclosing(items()) as it:  # type: ignore[type-var]
+            assert await anext(it) == 1
+
+    closed: list[bool] = []
+    asyncio.run(main())
+    assert closed == [True]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from worlds import both_worlds, in_a_loop, in_plain_code
 
-from anysync import Runner, contextmanager, coroutine, generator, run
+from anysync import AnySyncContextManager, Runner, contextmanager, coroutine, generator, run
 
 WATCHDOG = 20
 var: ContextVar[str] = ContextVar("var", default="unset")
@@ -946,12 +946,12 @@ def test_who_waits_for_a_loop_that_closes_is_told() -> None:
 
     def own() -> None:
         next(shared)
-        host = shared._session.host
+        host = shared.__anysync_steps__.session.host
         host._driver["is"] = -1  # as if a third thread were driving
         other.start()
         while not host._followers:
             waiting.wait(0.001)
-        del host._driver["is"]
+        host._driver["is"] = threading.get_ident()  # and had handed it to this one, which ends
 
     def follow() -> None:
         try:
@@ -995,3 +995,45 @@ def test_a_runner_closes_in_peace_when_a_task_breaks_off_its_loop_just_then(use_
         runner.run(leave())
     runner.close()
     assert cleaned.is_set()
+
+
+def test_a_runner_that_is_closed_while_it_starts_ends() -> None:
+    def slow_factory() -> asyncio.AbstractEventLoop:
+        starting.set()
+        assert go_on.wait(WATCHDOG)
+        return asyncio.SelectorEventLoop()
+
+    def call() -> None:
+        with suppress(RuntimeError):
+            runner.run(asyncio.sleep(0))
+
+    def close() -> None:
+        closing.set()
+        runner.close()
+
+    starting, closing, go_on = threading.Event(), threading.Event(), threading.Event()
+    runner = Runner(name="closed at once", backend_options={"loop_factory": slow_factory})
+    caller, closer = threading.Thread(target=call), threading.Thread(target=close)
+    caller.start()
+    assert starting.wait(WATCHDOG)
+    closer.start()
+    assert closing.wait(WATCHDOG)
+    go_on.set()
+    closer.join(WATCHDOG)
+    caller.join(WATCHDOG)
+    assert "closed at once" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_runner_leaves_a_manager_as_it_was() -> None:
+    manager = Reusable()
+    with Runner() as runner, runner.enter(manager) as ident:
+        assert ident != threading.get_ident()
+    with manager as ident:
+        assert ident == threading.get_ident()
+
+
+class Reusable(AnySyncContextManager[int]):
+    async def __aenter__(self) -> int:
+        return threading.get_ident()
+
+    async def __aexit__(self, *_: object) -> None: ...

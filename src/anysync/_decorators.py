@@ -80,7 +80,9 @@ def iterator(func: Callable[P, AsyncIterator[Y]]) -> Callable[P, AnySyncIterator
     """Make a function that returns an async iterator callable from both worlds: `async for`, and `for`."""
     if _made_by.get(_code(func)) in ("iterator", "generator"):
         return cast("Callable[P, AnySyncIterator[Y]]", func)
-    if _code(func) in _made_by or not _is_plain_callable(func) or _is_coroutine_function(func):
+    given: Any = func
+    manager = isinstance(given, AbstractAsyncContextManager)  # some can be called, as decorators
+    if _code(func) in _made_by or manager or not _is_plain_callable(func) or _is_coroutine_function(func):
         raise _misuse("iterator", func, "a function that returns an async iterator")
 
     @wraps(func)
@@ -151,10 +153,8 @@ def _is_generator_function(func: object) -> bool:
 
 
 def _is_plain_callable(func: object) -> bool:
-    """Whether calling `func` gives what a function returns: it is no class, descriptor or context manager."""
-    return callable(func) and not isinstance(
-        func, (type, classmethod, staticmethod, AbstractAsyncContextManager)
-    )
+    """Whether `func` is called as a function is: it is no class and no descriptor."""
+    return callable(func) and not isinstance(func, (type, classmethod, staticmethod))
 
 
 def _mark_as_coroutine_function(wrapper: Any) -> None:

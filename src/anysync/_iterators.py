@@ -5,10 +5,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from types import GenericAlias, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from ._objects import Stepped, remedy
+from ._objects import Steps, check_context, remedy
 
 if TYPE_CHECKING:
+    from contextvars import Context
+
     from typing_extensions import TypeVar as TypeVarWithDefault
+
+    from ._host import Host
 
     S_contra = TypeVarWithDefault("S_contra", contravariant=True, default=None)
 else:
@@ -19,7 +23,7 @@ S = TypeVar("S")
 Y = TypeVar("Y")
 
 
-class AnySyncIterator(Stepped, AsyncIterator[Y_co], Iterator[Y_co]):
+class AnySyncIterator(AsyncIterator[Y_co], Iterator[Y_co]):
     """An async iterator for both worlds: `async for` in async code, `for` in sync code.
 
     Subclass it with `__anext__` (and `aclose`, if there is something to close), or get one from
@@ -30,11 +34,11 @@ class AnySyncIterator(Stepped, AsyncIterator[Y_co], Iterator[Y_co]):
     if not TYPE_CHECKING:
         __class_getitem__ = classmethod(GenericAlias)
 
-    _world: str | None = None
-    _ends: type[BaseException] = StopAsyncIteration
+    __anysync_source__: Any = None
+    __anysync_steps__: Steps | None = None
 
     def __aiter__(self) -> AsyncIterator[Y_co]:  # noqa: PYI034  # a subclass may return another
-        self._enter("async")
+        _steps(self).enter("async")
         return self
 
     @abstractmethod
@@ -49,45 +53,48 @@ class AnySyncIterator(Stepped, AsyncIterator[Y_co], Iterator[Y_co]):
 
     def __next__(self) -> Y_co:
         try:
-            return cast("Y_co", self._in_task(self._source.__anext__)())
+            return cast("Y_co", _in_task(self, _source(self).__anext__)())
         except StopAsyncIteration:
             raise StopIteration from None
 
     def close(self) -> None:
         """End the iteration, and close the async iterator if it can be closed; waits for its clean-up."""
-        self._in_task(self._closer, last=True)()
-
-    @property
-    def _source(self) -> Any:
-        return self
-
-    @property
-    def _closer(self) -> Callable[[], Awaitable[object]]:
-        return getattr(self._source, "aclose", _nothing)
-
-    def _in_task(
-        self, function: Callable[..., Awaitable[Any]], *args: Any, last: bool = False
-    ) -> Callable[[], Any]:
-        self._enter("sync")
-        session = self._session
-        if session is None:
-            # a session must not hold the object that sync code sees: its end would never come
-            on_close = None if self._source is self else self._closer
-            session = self._new_session(ends=self._ends, on_close=on_close)
-        return self._step(session, function, *args, last=last)
-
-    def _enter(self, world: str) -> None:
-        if self._world != world:
-            if self._world is not None:
-                raise RuntimeError(
-                    f"begun in {self._world} code, cannot go on in {world} code: use one or the other"
-                )
-            self._world = world
+        _in_task(self, _closer(self), last=True)()
 
     def __del__(self) -> None:
-        session = self._session
-        if session is not None and not session.ended:
-            session.abandon(self._closer)
+        steps = self.__anysync_steps__
+        if steps is not None and steps.session is not None and not steps.session.ended:
+            steps.session.abandon(_closer(self))
+
+
+def _steps(iterator: AnySyncIterator[Any]) -> Steps:
+    if iterator.__anysync_steps__ is None:
+        object.__setattr__(iterator, "__anysync_steps__", Steps())  # also where attributes are frozen
+    return cast("Steps", iterator.__anysync_steps__)
+
+
+def _source(iterator: AnySyncIterator[Any]) -> Any:
+    return iterator if iterator.__anysync_source__ is None else iterator.__anysync_source__
+
+
+def _closer(iterator: AnySyncIterator[Any]) -> Callable[[], Awaitable[object]]:
+    return getattr(_source(iterator), "aclose", _nothing)
+
+
+def _in_task(
+    iterator: Any, function: Callable[..., Awaitable[Any]], *args: Any, last: bool = False
+) -> Callable[[], Any]:
+    """Await `function(*args)` in the iterator's session; return what returns or raises the outcome."""
+    steps = _steps(iterator)
+    steps.enter("sync")
+    session = steps.session
+    if session is None:
+        session = steps.new_session(
+            ends=BaseException if hasattr(iterator, "asend") else StopAsyncIteration,
+            # a session must not hold the object that sync code sees: its end would never come
+            on_close=None if iterator.__anysync_source__ is None else _closer(iterator),
+        )
+    return steps.step(session, function, *args, last=last)
 
 
 class AnySyncGenerator(
@@ -99,8 +106,6 @@ class AnySyncGenerator(
 
     `asend`, `athrow` and `aclose` are for async code; `send`, `throw` and `close` do the same for sync code.
     """
-
-    _ends = BaseException
 
     @abstractmethod
     async def asend(self, value: S_contra) -> Y_co:
@@ -116,7 +121,7 @@ class AnySyncGenerator(
     def send(self, value: S_contra) -> Y_co:
         """Resume the generator with `value`, and return the next item, as `generator.send` does."""
         try:
-            return cast("Y_co", self._in_task(self._source.asend, value)())
+            return cast("Y_co", _in_task(self, _source(self).asend, value)())
         except StopAsyncIteration:
             raise StopIteration from None
 
@@ -124,61 +129,50 @@ class AnySyncGenerator(
         """Raise an exception where the generator stands; return the next item, as `generator.throw` does."""
         error = as_exception(typ, val, tb)
         try:
-            return cast("Y_co", self._in_task(self._source.athrow, error)())
+            return cast("Y_co", _in_task(self, _source(self).athrow, error)())
         except StopAsyncIteration:
             raise StopIteration from None
 
 
 class WrappedIterator(AnySyncIterator[Y]):
     def __init__(self, iterator: AsyncIterator[Y]) -> None:
-        self._iterator = iterator
+        self.__anysync_source__ = iterator
 
-    @property
-    def _source(self) -> Any:
-        return self._iterator
+    def bind(self, choose_host: "Callable[[], Host]", context: "Context | None") -> Self:
+        """Have the steps run where `choose_host` says, in `context`."""
+        check_context(context)
+        steps = _steps(self)
+        steps.choose_host, steps.context = choose_host, context
+        return self
 
     def __aiter__(self) -> AsyncIterator[Y]:  # noqa: PYI034
-        self._enter("async")
-        return self._iterator
+        _steps(self).enter("async")
+        return cast("AsyncIterator[Y]", self.__anysync_source__)
 
     def __iter__(self) -> Self:
         return self
 
     def __anext__(self) -> Any:
-        self._enter("async")
-        return self._iterator.__anext__()
-
-
-class WrappedGenerator(AnySyncGenerator[Y, S]):
-    def __init__(self, generator: AsyncGenerator[Y, S]) -> None:
-        self._generator = generator
-
-    @property
-    def _source(self) -> Any:
-        return self._generator
-
-    def __aiter__(self) -> AsyncGenerator[Y, S]:
-        self._enter("async")
-        return self._generator
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __anext__(self) -> Any:
-        self._enter("async")
-        return self._generator.__anext__()
-
-    def asend(self, value: S) -> Any:
-        self._enter("async")
-        return self._generator.asend(value)
-
-    def athrow(self, typ: Any, val: Any = None, tb: TracebackType | None = None, /) -> Any:
-        self._enter("async")
-        return self._generator.athrow(as_exception(typ, val, tb))
+        _steps(self).enter("async")
+        return self.__anysync_source__.__anext__()
 
     def aclose(self) -> Any:
-        self._enter("async")
-        return self._generator.aclose()
+        _steps(self).enter("async")
+        return _closer(self)()
+
+
+class WrappedGenerator(WrappedIterator[Y], AnySyncGenerator[Y, S]):
+    def __aiter__(self) -> AsyncGenerator[Y, S]:
+        _steps(self).enter("async")
+        return cast("AsyncGenerator[Y, S]", self.__anysync_source__)
+
+    def asend(self, value: S) -> Any:
+        _steps(self).enter("async")
+        return self.__anysync_source__.asend(value)
+
+    def athrow(self, typ: Any, val: Any = None, tb: TracebackType | None = None, /) -> Any:
+        _steps(self).enter("async")
+        return self.__anysync_source__.athrow(as_exception(typ, val, tb))
 
 
 def wrap_async_iterator(iterator: AsyncIterator[Y]) -> AnySyncIterator[Y]:

@@ -17,10 +17,10 @@ from ._host import Coro, Host, interrupted, process, start_thread
 from ._on_asyncio import Loop
 
 if TYPE_CHECKING:
-    from signal import getsignal, set_wakeup_fd
+    from signal import getsignal
     from signal import signal as set_handler
 else:  # what `signal` wraps around these to make enums costs more than a turn of the loop
-    from _signal import getsignal, set_wakeup_fd
+    from _signal import getsignal
     from _signal import signal as set_handler
 
 
@@ -58,8 +58,8 @@ class _Interrupts:
         handler, self._handler = self._handler, None  # which refers back to this
         if handler is not None and getsignal(SIGINT) is handler:
             set_handler(SIGINT, default_int_handler)
-        if self._descriptor is not None:
-            set_wakeup_fd(self._descriptor)
+        if self._descriptor is not None and isinstance(self.call.loop, Loop):
+            self.call.loop.wake_on_signals_no_more(self._descriptor)
 
 
 class _Turn:

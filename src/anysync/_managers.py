@@ -3,19 +3,20 @@
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import GenericAlias, TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from ._objects import Stepped, remedy
+from ._objects import Steps, check_context, remedy
 
 if TYPE_CHECKING:
-    from ._on_asyncio import Session
+    from contextvars import Context
+
+    from ._host import Host
 
 R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
 
 
 class AnySyncContextManager(
-    Stepped,
     AbstractContextManager[R_co, "bool | None"],
     AbstractAsyncContextManager[R_co, "bool | None"],
 ):
@@ -29,22 +30,11 @@ class AnySyncContextManager(
     if not TYPE_CHECKING:
         __class_getitem__ = classmethod(GenericAlias)
 
-    def __enter__(self) -> R_co:
-        if self._session is not None:
-            raise RuntimeError(
-                "this context manager is entered already: it must be left before it is entered again"
-            )
-        # no local variable: a traceback that holds this frame must not meet its error again
-        return cast("R_co", self._enter_in(self._new_session(on_cancel=self.__aexit__))())
+    __anysync_steps_of_manager__: Steps | None = None
 
-    def _enter_in(self, session: "Session") -> Callable[[], Any]:
-        try:
-            return self._step(session, self.__aenter__)
-        except BaseException as error:
-            if session.task is not None:  # entered just before the interrupt: nobody else would leave
-                self._step(session, self.__aexit__, type(error), error, error.__traceback__, last=True)
-            self._session = None
-            raise
+    def __enter__(self) -> R_co:
+        # no local variable: a traceback that holds this frame must not meet its error again
+        return cast("R_co", _enter(self)())
 
     def __exit__(
         self,
@@ -53,15 +43,43 @@ class AnySyncContextManager(
         tb: TracebackType | None = None,
         /,
     ) -> bool | None:
-        session = self._session
-        if session is None:
+        steps = _steps(self)
+        if steps.session is None:
             raise RuntimeError("this context manager is not entered")
-        return cast("bool | None", self._step(session, self.__aexit__, typ, val, tb, last=True)())
+        return cast("bool | None", steps.step(steps.session, self.__aexit__, typ, val, tb, last=True)())
+
+
+def _steps(manager: AnySyncContextManager[Any]) -> Steps:
+    if manager.__anysync_steps_of_manager__ is None:
+        object.__setattr__(manager, "__anysync_steps_of_manager__", Steps())  # also if frozen
+    return cast("Steps", manager.__anysync_steps_of_manager__)
+
+
+def _enter(manager: AnySyncContextManager[Any]) -> Callable[[], Any]:
+    """Enter `manager` in a session of its own; return what returns or raises the outcome."""
+    steps = _steps(manager)
+    if steps.session is not None:
+        raise RuntimeError("this context manager is entered already: leave it before it is entered again")
+    session = steps.new_session(on_cancel=manager.__aexit__)
+    try:
+        return steps.step(session, manager.__aenter__)
+    except BaseException as error:
+        if session.task is not None:  # entered just before the interrupt: nobody else would leave
+            steps.step(session, manager.__aexit__, type(error), error, error.__traceback__, last=True)
+        steps.session = None
+        raise
 
 
 class WrappedContextManager(AnySyncContextManager[R]):
     def __init__(self, manager: AbstractAsyncContextManager[R, bool | None]) -> None:
         self._manager = manager
+
+    def bind(self, choose_host: "Callable[[], Host]", context: "Context | None") -> Self:
+        """Have enter and exit run where `choose_host` says, in `context`."""
+        check_context(context)
+        steps = _steps(self)
+        steps.choose_host, steps.context = choose_host, context
+        return self
 
     async def __aenter__(self) -> R:
         return await self._manager.__aenter__()

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from math import isnan
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -63,7 +63,10 @@ def checked(coro: Coroutine[Any, Any, Any], timeout: float | None, context: Cont
                 raise ValueError("timeout must be a number of seconds, not nan")
         except TypeError:
             raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}") from None
-        return float(timeout)
+        try:
+            return float(timeout)
+        except OverflowError:  # longer than a float can tell
+            return None
     except BaseException:
         coro.close()
         raise
@@ -184,7 +187,9 @@ def remedy(thing: object) -> str:
     if isinstance(thing, Coroutine):
         thing.close()
         return "it must be awaited first"
-    if isinstance(thing, Awaitable):
+    from inspect import isawaitable
+
+    if isawaitable(thing):
         return "use anysync.run(), which takes any awaitable"
     if isinstance(thing, AsyncGenerator):
         return "use wrap_async_generator, or make its function a context manager with `contextmanager`"
@@ -199,31 +204,39 @@ def remedy(thing: object) -> str:
     return "nothing here takes one"
 
 
-class Stepped:
-    """What is driven from sync code step by step, in a session of its own."""
+class Steps:
+    """How one object is stepped from sync code: in which world it was begun, where, and its session.
 
-    _session: "Session | None" = None
-    _choose_host: "Callable[[], Host] | None" = None
-    _context: Context | None = None
+    Objects keep it under a name that a subclass will not take.
+    """
 
-    def _new_session(self, **options: Any) -> "Session":
-        host = here() if self._choose_host is None else self._choose_host()
-        self._session = session = host.session(self._context, **options)
+    def __init__(self) -> None:
+        self.session: Session | None = None
+        self.choose_host: Callable[[], Host] | None = None
+        self.context: Context | None = None
+        self.world: str | None = None
+
+    def enter(self, world: str) -> None:
+        """Raise if the object was begun in the other world, unless its own code in that world steps it."""
+        if self.world == world:
+            return
+        if self.world is None:
+            self.world = world
+        elif self.session is None or not self.session.is_here():
+            raise RuntimeError(
+                f"begun in {self.world} code, cannot go on in {world} code: use one or the other"
+            )
+
+    def new_session(self, **options: Any) -> "Session":
+        host = here() if self.choose_host is None else self.choose_host()
+        self.session = session = host.session(self.context, **options)
         return session
 
-    def bind(self, choose_host: "Callable[[], Host]", context: Context | None) -> Self:
-        """Have the steps run where `choose_host` says, in `context`."""
-        if self._session is not None:
-            raise RuntimeError("begun already, on another loop")
-        check_context(context)
-        self._choose_host, self._context = choose_host, context
-        return self
-
-    def _step(
+    def step(
         self, session: "Session", function: Callable[..., Awaitable[Any]], *args: Any, last: bool = False
     ) -> Callable[[], Any]:
         try:
             return session.step(function, *args, last=last)
         finally:
             if session.task is None and not session.lost:  # ended by a step, or never begun
-                self._session = None
+                self.session = None

@@ -13,7 +13,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from ._core import Call, Mailbox, check_free, drop_frame, raise_as_is, start
+from ._core import Call, Mailbox, check_free, drop_frame, raise_as_is, running, start
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
@@ -131,6 +131,17 @@ class Loop(_PlatformLoop):
     def wake_on_signals(self) -> int:
         """Have signals wake the loop, and return the descriptor that they wrote to before."""
         return signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+
+    def wake_on_signals_no_more(self, before: int) -> None:
+        """Undo `wake_on_signals`, unless signal handlers of the loop, or others, need what is there."""
+        if self._closed or self._signal_handlers:
+            return
+        own = self._csock.fileno()
+        found = signal.set_wakeup_fd(-1)
+        if found != own:
+            signal.set_wakeup_fd(found)
+        elif before != own:
+            signal.set_wakeup_fd(before)
 
     def ring(self) -> None:
         """Wake the loop out of its selector."""
@@ -294,6 +305,10 @@ class Session:
             return step.take()
         finally:
             self._stepping.release()
+
+    def is_here(self) -> bool:
+        """Whether the code that is running here runs in the session's task."""
+        return running() is self.loop and current_task() is self.task
 
     def abandon(self, function: AsyncFunction) -> None:
         """Make `function` the last step, from wherever garbage collection runs."""

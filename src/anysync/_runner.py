@@ -7,8 +7,14 @@ from contextvars import Context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
-from ._iterators import AnySyncGenerator, AnySyncIterator, wrap_async_generator, wrap_async_iterator
-from ._managers import AnySyncContextManager, wrap_async_context_manager
+from ._iterators import (
+    AnySyncGenerator,
+    AnySyncIterator,
+    WrappedGenerator,
+    WrappedIterator,
+    wrap_async_iterator,
+)
+from ._managers import AnySyncContextManager, WrappedContextManager, wrap_async_context_manager
 from ._objects import as_coroutine, checked
 
 if TYPE_CHECKING:
@@ -68,14 +74,18 @@ class Runner:
     ) -> AnySyncIterator[Y]: ...
     def iterate(self, iterator: Any, *, context: Context | None = None) -> Any:
         """Return an iterable whose steps run on the runner's loop: `for x in runner.iterate(g())`."""
-        wrap: Any = wrap_async_generator if isinstance(iterator, AsyncGenerator) else wrap_async_iterator
-        return wrap(iterator).bind(self._live, context)
+        steps = wrap_async_iterator(iterator).__anysync_steps__  # refuses what is no iterator
+        if steps is not None and steps.session is not None:
+            raise RuntimeError("begun in sync code already, on another loop")
+        wrapper: Any = WrappedGenerator if isinstance(iterator, AsyncGenerator) else WrappedIterator
+        return wrapper(iterator).bind(self._live, context)
 
     def enter(
         self, manager: AbstractAsyncContextManager[R, Any], *, context: Context | None = None
     ) -> AnySyncContextManager[R]:
         """Return a context manager that lives on the runner's loop: `with runner.enter(cm()) as x`."""
-        return wrap_async_context_manager(manager).bind(self._live, context)
+        wrap_async_context_manager(manager)  # refuses what is none
+        return WrappedContextManager(manager).bind(self._live, context)
 
     @property
     def loop(self) -> "AbstractEventLoop":
@@ -87,9 +97,13 @@ class Runner:
 
         Calls that are under way raise `RuntimeError`, and so does every later use.
         """
-        self._closed = True
-        if self._host is not None:
-            self._host.close("the runner has been closed")
+        from ._host import process
+
+        with process.starting:  # who is starting the thread now, finishes first
+            self._closed = True
+            host = self._host
+        if host is not None:
+            host.close("the runner has been closed")
 
     def __enter__(self) -> Self:
         self._live()
@@ -141,6 +155,8 @@ def _check_backend(backend: str | None) -> None:
 
 def _loop_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Translate the backend options of `anyio.run` into those of `asyncio.Runner`."""
+    if not isinstance(options, Mapping):
+        raise TypeError(f"backend_options must be a mapping, as for anyio.run, not {options!r}")
     if unknown := set(options) - {"debug", "loop_factory", "use_uvloop"}:
         names = ", ".join(map(repr, sorted(unknown)))
         raise TypeError(
