@@ -214,7 +214,7 @@ class KeptHost(Host):
         if self._helping:
             self.loop.stop()
         elif call is not None:
-            call.begin()
+            self._do(call.begin, call)
 
     def _served(self, turn: _Turn) -> None:
         with suppress(ValueError):
