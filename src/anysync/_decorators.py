@@ -136,7 +136,7 @@ def _is_coroutine_function(func: object) -> bool:
     # imported with the first decoration, not with anysync
     if sys.version_info >= (3, 12):
         from inspect import iscoroutinefunction
-    else:  # where inspect does not know of marks
+    else:  # before Python 3.12, where inspect does not know of marks
         from asyncio import iscoroutinefunction
 
     while isinstance(func, partial):
@@ -163,7 +163,7 @@ def _mark_as_coroutine_function(wrapper: Any) -> None:
         import inspect
 
         inspect.markcoroutinefunction(wrapper)
-    else:
+    else:  # before Python 3.12
         from asyncio import coroutines
 
         wrapper._is_coroutine = coroutines._is_coroutine  # type: ignore[attr-defined]

@@ -63,10 +63,9 @@ def checked(coro: Coroutine[Any, Any, Any], timeout: float | None, context: Cont
                 raise ValueError("timeout must be a number of seconds, not nan")
         except TypeError:
             raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}") from None
-        try:
-            return float(timeout)
         except OverflowError:  # longer than a float can tell
             return None
+        return float(timeout)
     except BaseException:
         coro.close()
         raise

@@ -34,11 +34,8 @@ def running() -> object | None:
     return loop
 
 
-def _finished() -> Generator[None]:
-    yield
-
-
-_finished_generator = _finished()
+_no_items: tuple[Any, ...] = ()
+_finished_generator: Generator[Any] = (item for item in _no_items)
 _finished_generator.close()
 # Raises an exception as it is. A `raise` statement would add a frame of ours to its traceback, and
 # replace its `__context__` where the caller is handling another one; a finished generator does neither.
@@ -76,7 +73,7 @@ if sys.version_info >= (3, 12):
 
     _new_task: Any = Task.__new__
 
-else:
+else:  # before Python 3.12
 
     def _first_step(holder: Any, loop: "Loop", coro: Coro, context: Context) -> None:
         holder.task, step = loop.caught(lambda: Task(coro, loop=loop, context=context))
