@@ -35,7 +35,7 @@ class AnySyncIterator(AsyncIterator[Y_co], Iterator[Y_co]):
         __class_getitem__ = classmethod(GenericAlias)
 
     __anysync_source__: Any = None
-    __anysync_steps__: Steps | None = None
+    __anysync_steps__: Any = None  # Steps
 
     def __aiter__(self) -> AsyncIterator[Y_co]:  # noqa: PYI034  # a subclass may return another
         _steps(self).enter("async")

@@ -30,7 +30,7 @@ class AnySyncContextManager(
     if not TYPE_CHECKING:
         __class_getitem__ = classmethod(GenericAlias)
 
-    __anysync_steps_of_manager__: Steps | None = None
+    __anysync_steps_of_manager__: Any = None  # Steps
 
     def __enter__(self) -> R_co:
         # no local variable: a traceback that holds this frame must not meet its error again

@@ -83,7 +83,7 @@ class AnySyncCoroutine(Coroutine[Y_co, S_contra, R_co], Generic[R_co, Y_co, S_co
         __class_getitem__ = classmethod(GenericAlias)
 
     def __init__(self, coro: Coroutine[Y_co, S_contra, R_co]) -> None:
-        self.coro = coro
+        self.coro: Coroutine[Y_co, S_contra, R_co] = coro
 
     def __await__(self) -> Generator[Any, Any, R_co]:
         return self.coro.__await__()
