@@ -949,11 +949,11 @@ def test_who_waits_for_a_loop_that_closes_is_told() -> None:
         host: Any = here()
         host._on_wake = host.loop.on_wake = lambda: None  # the helper stays out of it
         next(shared)
-        host._driver["is"] = -1  # as if a third thread were driving
+        host.hand_to(1)  # as if a third thread were driving
         other.start()
-        while not host._followers:
+        while not host.followers:
             waiting.wait(0.001)
-        host._driver["is"] = threading.get_ident()  # and had handed it to this one, which ends
+        host.hand_to(threading.get_ident())  # and had handed it to this one, which ends
 
     def follow() -> None:
         try:

@@ -9,10 +9,10 @@ import pytest
 from places import in_loop, in_thread
 
 import anysync
-from anysync import _thread_host
+from anysync._core import Step, thread as state
 from anysync._host import process
 from anysync._hosts import here
-from anysync._on_asyncio import Loop, Step
+from anysync._on_asyncio import Loop
 
 
 async def thread():
@@ -27,10 +27,10 @@ def test_a_mark_that_an_interrupt_left_is_forgotten():
     def call():
         host = here()
         host.loop.enter()
-        process.thread.busy, process.thread.frame = host, frame_that_has_ended()
+        state.busy = host, frame_that_has_ended()
         assert anysync.run(thread()) is threading.current_thread()
         assert here() is host
-        assert process.thread.busy is None
+        assert state.busy is None
 
     in_thread(call)
 
@@ -53,7 +53,7 @@ def test_a_step_that_is_caught_leaves_other_callbacks_their_turn():
 
 
 def test_a_step_that_is_cancelled_before_it_begins_never_does():
-    step = Step(here().session(), thread, (), last=True)
+    step = Step(here().session(), thread, (), True)
     step.cancel()
     step.begin()
     with pytest.raises(CancelledError):
@@ -61,13 +61,33 @@ def test_a_step_that_is_cancelled_before_it_begins_never_does():
 
 
 def test_where_no_thread_can_start_the_coroutine_is_closed(monkeypatch):
-    def refuse(name, target):
+    def refuse(self):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(_thread_host, "start_thread", refuse)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
     monkeypatch.setattr(process, "background", None)
     with pytest.raises(RuntimeError, match="needs a thread of its own: can't start new thread"):
         in_loop(lambda: anysync.run(thread()))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_call_in_a_thread_that_does_not_serve_yet_waits_not_for_who_starts_it(monkeypatch, known):
+    def before_it_serves(frame, event, argument):
+        sys.setprofile(None)
+        threading.setprofile(None)
+        if not known:
+            monkeypatch.setattr(threading, "enumerate", list)
+            monkeypatch.setattr(threading.Thread, "ident", None)
+        called_in.append(in_loop(lambda: anysync.run(thread())))
+        monkeypatch.undo()
+
+    async def calls():
+        threading.setprofile(before_it_serves)
+        return anysync.run(thread())
+
+    called_in = []
+    served_in = in_loop(lambda: anysync.run(calls()))
+    assert served_in is not called_in[0] is not threading.current_thread()
 
 
 def test_options_that_are_no_mapping_are_refused():

@@ -1,57 +1,85 @@
 """Picks the core: the only module that knows that there is a choice.
 
 `ANYSYNC_EXTENSION` has one meaning when building and when importing: unset, use the extension if it
-is there; `0`, never; `1`, always, and a missing extension is an error. So far there is no extension.
-
-The names come with their first use, since the core imports asyncio, which `import anysync` does not.
+is there; `0`, never; `1`, always, and a missing extension is an error. `ANYSYNC_SPIN_US` is how many
+microseconds a thread looks for an answer before it parks; 0 is never.
 """
 
 import os
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from ._pyloop import (
-        Call,
-        Mailbox,
-        check_free,
-        drop_frame,
-        keep_for_good,
-        raise_as_is,
-        running,
-        start,
-        wait,
-    )
-
-    name: Literal["pure", "compiled"]
-
-__all__ = [
-    "Call",
-    "Mailbox",
-    "check_free",
-    "drop_frame",
-    "keep_for_good",
-    "name",
-    "raise_as_is",
-    "running",
-    "start",
-    "wait",
-]
+from typing import Literal
 
 _extension = os.environ.get("ANYSYNC_EXTENSION", "")
 if _extension not in ("", "0", "1"):
     raise ImportError(f"ANYSYNC_EXTENSION must be 0, 1 or unset, not {_extension!r}")
-if _extension == "1":
-    raise ImportError(
-        "ANYSYNC_EXTENSION=1 asks for the compiled core, and this installation has none: "
-        "unset the variable, or set it to 0, to use the pure-Python core"
+
+_spin = os.environ.get("ANYSYNC_SPIN_US", "50")
+try:
+    spin_seconds = int(_spin) / 1e6
+except ValueError:
+    spin_seconds = -1
+if not 0 <= spin_seconds <= 1:
+    raise ImportError(f"ANYSYNC_SPIN_US must be a number of microseconds from 0 to 1000000, not {_spin!r}")
+
+name: Literal["pure", "compiled"] = "compiled"
+try:
+    if _extension == "0":
+        raise ImportError
+    from ._fastloop import (
+        BaseCall,
+        BaseCoroutine,
+        BaseSession,
+        Drive,
+        Latch,
+        LoopState,
+        Mailbox,
+        Step,
+        drop_frame,
+        load,
+        outcome,
+        raise_as_is,
+        running,
+        thread,
+    )
+except ImportError as error:
+    if _extension == "1":
+        raise ImportError(
+            "ANYSYNC_EXTENSION=1 asks for the compiled core, and this installation has none that works "
+            f"({error}): unset the variable, or set it to 0, to use the pure-Python core"
+        ) from error
+    from ._pyloop import (
+        BaseCall,
+        BaseCoroutine,
+        BaseSession,
+        Drive,
+        Latch,
+        LoopState,
+        Mailbox,
+        Step,
+        drop_frame,
+        load,
+        outcome,
+        raise_as_is,
+        running,
+        thread,
     )
 
+    name = "pure"
 
-def __getattr__(attribute: str) -> Any:
-    if attribute not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
-    from . import _pyloop
-
-    found = {name: getattr(_pyloop, name) for name in __all__ if name != "name"}
-    globals().update(found, name="pure")
-    return globals()[attribute]
+__all__ = [
+    "BaseCall",
+    "BaseCoroutine",
+    "BaseSession",
+    "Drive",
+    "Latch",
+    "LoopState",
+    "Mailbox",
+    "Step",
+    "drop_frame",
+    "load",
+    "name",
+    "outcome",
+    "raise_as_is",
+    "running",
+    "spin_seconds",
+    "thread",
+]

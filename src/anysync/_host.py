@@ -6,35 +6,22 @@ import os
 import sys
 import threading
 import weakref
-from _thread import allocate_lock
-from collections.abc import Callable, Coroutine
+from _thread import get_ident
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import Context
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
-from ._core import Call, drop_frame, keep_for_good, wait
-from ._on_asyncio import Loop, Session
+from ._calls import Call, Session, keep_for_good
+from ._core import BaseCall, drop_frame, load, spin_seconds, thread
+from ._on_asyncio import Loop
 
 if TYPE_CHECKING:
-    from ._kept_host import Keeper, KeptHost
+    from ._kept_host import KeptHost
+    from ._pyloop import Coro
     from ._thread_host import ThreadHost
-
-
-Coro = Coroutine[Any, Any, Any]
-
-
-class ThreadState(threading.local):
-    """What a thread has of ours."""
-
-    kept: "KeptHost | None" = None
-    keeper: "Keeper | None" = None
-    #: the kept host that this thread drives, or is about to, and the frame that does it
-    busy: "KeptHost | None" = None
-    frame: FrameType | None = None
-    #: the host whose own thread this is
-    server: "ThreadHost | None" = None
 
 
 class Process:
@@ -48,27 +35,45 @@ class Process:
 
     def start_afresh(self) -> None:
         self.hosts: weakref.WeakSet[Host] = weakref.WeakSet()
-        self.thread = ThreadState()
+        vars(thread).clear()
+        self.main_thread = threading.main_thread().ident
         self.background: ThreadHost | None = None
+        #: loops of nested calls, to be used again: to make one takes as long as the rest of such a call
+        self.spare: list[Loop] = []
+        #: hosts whose thread has been made, and has not begun to serve
+        self.newborn: set[ThreadHost] = set()
         #: held to start a thread; reentrant, since garbage collection may come back here
         self.starting = threading.RLock()
 
     def busy(self) -> "KeptHost | None":
         """Return the kept host that this thread is driving; forget one that an interrupt left marked."""
-        thread = self.thread
-        if thread.busy is not None:
-            frame: FrameType | None = sys._getframe()  # pyright: ignore[reportPrivateUsage]
-            while frame is not None and frame is not thread.frame:
-                frame = frame.f_back
-            if frame is None:
-                thread.busy.recover()
-                thread.busy = thread.frame = None
-        return thread.busy
+        if thread.busy is None:
+            return None
+        host, driving = thread.busy
+        frame: FrameType | None = sys._getframe()  # pyright: ignore[reportPrivateUsage]
+        while frame is not None and frame is not driving:
+            frame = frame.f_back
+        if frame is not None:
+            return host
+        host.recover()
+        thread.busy = None
+        return None
+
+    def newborn_here(self) -> "ThreadHost | None":
+        """Return the host whose thread this is, if it does not serve yet: garbage is collected there too."""
+        here = get_ident()
+        for host in tuple(self.newborn):
+            ident = host.thread.ident
+            if ident == here or (ident is None and here not in (t.ident for t in threading.enumerate())):
+                return host
+        return None
 
     def forked(self) -> None:
         """In the child: give up the parent's hosts, whose threads are not here."""
         for host in list(self.hosts):
             host.give_up("this object lives in the process that forked this one: make a new one here")
+        for loop in self.spare:
+            loop.shut()
         self.start_afresh()
 
     def exit(self) -> None:
@@ -78,6 +83,7 @@ class Process:
             host.close()
 
 
+load(spin_seconds)
 process = Process()
 atexit.register(process.exit)
 if hasattr(os, "register_at_fork"):
@@ -105,20 +111,20 @@ class Host:
         self.gone: str | None = None
         process.hosts.add(self)
 
-    def run(self, coro: Coro, timeout: float | None, context: Context | None) -> Callable[[], Any]:
+    def run(self, coro: "Coro", timeout: float | None, context: Context | None) -> Callable[[], Any]:
         """Run `coro` to its end; return what returns or raises its outcome."""
         call = Call(self.loop, coro, timeout, context)
         self.perform(call)
         return call.take()
 
-    def submit(self, coro: Coro, context: Context | None) -> "Future[Any]":
+    def submit(self, coro: "Coro", context: Context | None) -> "Future[Any]":
         """Start `coro`; return a future of its outcome, whose `cancel()` cancels it."""
         future: Future[Any] = Future()
         call = Call(self.loop, coro, None, context)
         call.on_done = partial(self._resolve, call, future)
         future.add_done_callback(partial(self._pass_cancel, call))
         self.open.add(call)
-        self.post(call.begin, call)
+        self.post(call)
         return future
 
     def _resolve(self, call: Call, future: "Future[Any]") -> None:
@@ -138,32 +144,25 @@ class Host:
 
     def _pass_cancel(self, call: Call, future: "Future[Any]") -> None:
         if future.cancelled():
-            self.post(call.cancel, call)
+            self.post(call, call.cancel)
 
     def session(self, context: Context | None = None, **options: Any) -> Session:
         """Return a new session on this host."""
         return Session(self, context, **options)
 
-    def perform(self, call: Call) -> None:
+    def perform(self, call: BaseCall) -> None:
         """Take `call` to its end."""
         raise NotImplementedError
 
-    def perform_sometime(self, call: Call) -> bool:
+    def perform_sometime(self, call: BaseCall) -> bool:
         """Take `call` to its end without waiting, wherever garbage collection runs; true if it has ended."""
         if self.gone is None:
-            self.post(call.begin, call)
+            self.post(call)
         return False
 
-    def post(self, job: Callable[[], object], call: Call) -> None:
-        """Have whoever drives the loop do `job`, for `call`, which fails if the loop serves no longer."""
+    def post(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
+        """Have who drives the loop begin `call`, or do `job` for it; fail it if the loop serves no longer."""
         raise NotImplementedError
-
-    def _do(self, job: Callable[[], object], call: Call) -> None:
-        """Do what was posted, unless it would begin `call` while the host ends."""
-        if self.gone is not None and job == call.begin:
-            call.abort(RuntimeError(self.gone))
-        else:
-            job()
 
     def closed(self, thing: object) -> None:
         """Hear, from who drives the loop, that something `open` is no longer."""
@@ -177,33 +176,12 @@ class Host:
                 raise
         finally:
             for thing in tuple(self.open):
-                if isinstance(thing, Call):  # posted too late
+                if isinstance(thing, BaseCall):  # posted too late
                     thing.abort(RuntimeError(self.gone))
 
     def close(self) -> None:
         """Cancel what is left on the loop, wait for it, and close the loop."""
         raise NotImplementedError
-
-    def _post_and_wait(self, call: Call) -> None:
-        """Have `call` done by whoever drives the loop. An interrupt cancels it; a second one leaves."""
-        done = allocate_lock()
-        done.acquire()
-        call.on_done = done.release
-        job = call.begin
-        interrupt: BaseException | None = None
-        try:
-            while call.result is None:
-                try:
-                    self.post(job, call)
-                    wait(done)
-                except BaseException as error:
-                    if interrupt is not None:
-                        raise
-                    interrupt, job = error, call.cancel
-            if interrupt is not None:
-                raise interrupted(call, interrupt)
-        finally:
-            del interrupt
 
     def give_up(self, reason: str) -> None:
         """Serve no longer, without another turn of the loop, and never let its tasks be collected.
@@ -220,19 +198,6 @@ class Host:
             self.loop.shut()
 
 
-def interrupted(call: Call, interrupt: BaseException) -> BaseException:
-    """Return `interrupt`, which cancelled `call`, with what the clean-up raised as its cause."""
-    try:
-        call.take()()
-    except asyncio.CancelledError:
-        pass
-    except BaseException as error:
-        interrupt.__cause__ = None if error is interrupt else error
-    return interrupt
-
-
-def start_thread(name: str, target: Callable[[], None]) -> threading.Thread:
-    """Start a thread that begins with an empty context, also where threads inherit their starter's."""
-    thread = threading.Thread(target=Context().run, args=(target,), name=name, daemon=True)
-    thread.start()
-    return thread
+def new_thread(name: str, target: Callable[[], None]) -> threading.Thread:
+    """Return a thread that begins with an empty context, also where threads inherit their starter's."""
+    return threading.Thread(target=Context().run, args=(target,), name=name, daemon=True)

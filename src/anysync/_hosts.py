@@ -1,6 +1,6 @@
 """Which host serves a caller."""
 
-from ._core import running
+from ._core import running, thread
 from ._host import Host, process
 from ._kept_host import Keeper, KeptHost
 from ._thread_host import ThreadHost
@@ -8,7 +8,6 @@ from ._thread_host import ThreadHost
 
 def here() -> Host:
     """Return the host that serves a call made here: the documentation's table, row by row."""
-    thread = process.thread
     busy = None if thread.busy is None else process.busy()
     loop = running()
     if loop is None and busy is None:
@@ -16,11 +15,15 @@ def here() -> Host:
         return _keep() if host is None or host.gone is not None else host
     if thread.server is not None:
         return thread.server.nested()
-    return background()
+    newborn = process.newborn_here() if process.newborn else None
+    return background() if newborn is None else newborn.nested()
 
 
 def background() -> ThreadHost:
     """Return the host that serves sync code inside loops which are not ours, started on first use."""
+    host = process.background
+    if host is not None and host.gone is None:
+        return host
     with process.starting:
         host = process.background
         if host is None or host.gone is not None:
@@ -36,7 +39,6 @@ def background() -> ThreadHost:
 def _keep() -> KeptHost:
     if process.exiting:  # nobody would close it
         return KeptHost(transient=True)
-    thread = process.thread
     thread.kept = host = KeptHost()
     thread.keeper = Keeper(host)
     return host

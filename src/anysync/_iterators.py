@@ -82,19 +82,19 @@ def _closer(iterator: AnySyncIterator[Any]) -> Callable[[], Awaitable[object]]:
 
 
 def _in_task(
-    iterator: Any, function: Callable[..., Awaitable[Any]], *args: Any, last: bool = False
+    iterator: Any, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...] = (), last: bool = False
 ) -> Callable[[], Any]:
     """Await `function(*args)` in the iterator's session; return what returns or raises the outcome."""
-    steps = _steps(iterator)
-    steps.enter("sync")
-    session = steps.session
-    if session is None:
-        session = steps.new_session(
+    steps: Steps = iterator.__anysync_steps__ or _steps(iterator)
+    if steps.world != "sync":
+        steps.enter("sync")
+    if steps.session is None:
+        steps.new_session(
             ends=BaseException if hasattr(iterator, "asend") else StopAsyncIteration,
             # a session must not hold the object that sync code sees: its end would never come
             on_close=None if iterator.__anysync_source__ is None else _closer(iterator),
         )
-    return steps.step(session, function, *args, last=last)
+    return steps.step(function, args, last)
 
 
 class AnySyncGenerator(
@@ -121,7 +121,7 @@ class AnySyncGenerator(
     def send(self, value: S_contra) -> Y_co:
         """Resume the generator with `value`, and return the next item, as `generator.send` does."""
         try:
-            return cast("Y_co", _in_task(self, _source(self).asend, value)())
+            return cast("Y_co", _in_task(self, _source(self).asend, (value,))())
         except StopAsyncIteration:
             raise StopIteration from None
 
@@ -129,7 +129,7 @@ class AnySyncGenerator(
         """Raise an exception where the generator stands; return the next item, as `generator.throw` does."""
         error = as_exception(typ, val, tb)
         try:
-            return cast("Y_co", _in_task(self, _source(self).athrow, error)())
+            return cast("Y_co", _in_task(self, _source(self).athrow, (error,))())
         except StopAsyncIteration:
             raise StopIteration from None
 

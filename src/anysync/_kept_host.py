@@ -8,20 +8,23 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
+from inspect import CORO_CREATED, getcoroutinestate
 from signal import SIGINT, default_int_handler
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from ._core import Call, keep_for_good, running
-from ._host import Coro, Host, interrupted, process, start_thread
-from ._on_asyncio import Loop
+from ._calls import Call, interrupted, keep_for_good, see_through
+from ._core import BaseCall, Drive, Latch, running, thread
+from ._host import Host, new_thread, process
+from ._on_asyncio import Loop, kept_loop
 
 if TYPE_CHECKING:
-    from signal import getsignal
-    from signal import signal as set_handler
+    from asyncio import Task
+    from signal import getsignal, signal as set_handler
+
+    from ._pyloop import Coro
 else:  # what `signal` wraps around these to make enums costs more than a turn of the loop
-    from _signal import getsignal
-    from _signal import signal as set_handler
+    from _signal import getsignal, signal as set_handler
 
 
 class _Interrupts:
@@ -31,22 +34,25 @@ class _Interrupts:
     Python's own are left alone.
     """
 
-    def __init__(self, call: Call) -> None:
+    __slots__ = ("_handler", "_loop", "call", "count")
+
+    def __init__(self, call: BaseCall, loop: Loop | None) -> None:
         self.call = call
         self.count = 0
+        self._loop = loop
         self._handler: Callable[[int, FrameType | None], None] | None = None
-        self._descriptor: int | None = None
 
-    def __enter__(self) -> Self:
-        if get_ident() == threading.main_thread().ident and getsignal(SIGINT) is default_int_handler:
-            handler = self._on_sigint
-            with suppress(ValueError):  # a subinterpreter's main thread gets no signals
-                set_handler(SIGINT, handler)
-                self._handler = handler
-                # a signal just before the selector would not wake it otherwise
-                if isinstance(self.call.loop, Loop):
-                    self._descriptor = self.call.loop.wake_on_signals()
-        return self
+    def begin(self) -> None:
+        if get_ident() != process.main_thread or getsignal(SIGINT) is not default_int_handler:
+            return
+        handler = self._on_sigint
+        try:
+            set_handler(SIGINT, handler)
+        except ValueError:  # a subinterpreter's main thread gets no signals
+            return
+        self._handler = handler
+        if self._loop is not None:
+            self._loop.expect_signals()
 
     def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
         self.count += 1
@@ -54,12 +60,14 @@ class _Interrupts:
             raise KeyboardInterrupt
         self.call.loop.call_soon_threadsafe(self.call.cancel)
 
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
         handler, self._handler = self._handler, None  # which refers back to this
-        if handler is not None and getsignal(SIGINT) is handler:
+        if handler is None:
+            return
+        if getsignal(SIGINT) is handler:
             set_handler(SIGINT, default_int_handler)
-        if self._descriptor is not None and isinstance(self.call.loop, Loop):
-            self.call.loop.wake_on_signals_no_more(self._descriptor)
+        if self._loop is not None:
+            self._loop.expect_no_signals()
 
 
 class _Turn:
@@ -78,7 +86,7 @@ class _Turn:
             self.come.release()
 
 
-class KeptHost(Host):
+class KeptHost(Drive, Host):
     """A thread's own loop, kept between calls: driven by who makes a step, and between steps by the helper.
 
     Guarantees. `_driver`, one entry of a dictionary, names the thread that drives; it is taken by an
@@ -92,11 +100,11 @@ class KeptHost(Host):
     exit_order = 0
 
     def __init__(self, *, transient: bool = False) -> None:
-        super().__init__(Loop)
-        self._transient = transient
+        Drive.__init__(self)
+        Host.__init__(self, kept_loop)
+        self.transient = transient
         self._owner = get_ident()
-        self._driver: dict[str, int] = {}
-        self._followers: deque[_Turn] = deque()
+        self.followers: deque[_Turn] = deque()
         self._helping = False
         self._helper: threading.Thread | None = None
         self._bell = allocate_lock()
@@ -104,12 +112,11 @@ class KeptHost(Host):
         self._helper_closes = False
         self._helped = allocate_lock()
         self._helped.acquire()
-        self._own_loop = self.loop if isinstance(self.loop, Loop) else None
-        if self._own_loop is not None:
-            self._own_loop.on_wake = self._on_wake
+        self.own_loop = self.loop if isinstance(self.loop, Loop) else None
+        if self.own_loop is not None:
+            self.own_loop.on_wake = self._on_wake
 
-    def perform(self, call: Call) -> None:
-        thread = process.thread
+    def perform(self, call: BaseCall) -> None:
         busy = None if thread.busy is None else process.busy()
         loop = running()
         if self.gone is not None:
@@ -117,40 +124,72 @@ class KeptHost(Host):
         elif busy is self or loop is self.loop:
             call.abort(RuntimeError("would wait for itself: this object lives on the loop that runs here"))
         elif busy is not None or loop is not None:
-            self._post_and_wait(call)
+            see_through(call, self._post_and_wait)
         else:
             self._perform_here(call)
 
-    def run(self, coro: Coro, timeout: float | None, context: Context | None) -> Callable[[], Any]:
+    def run(self, coro: "Coro", timeout: float | None, context: Context | None) -> Callable[[], Any]:
         call = Call(self.loop, coro, timeout, context)
-        self._perform_here(call)  # `here` has just seen that no loop runs in this thread
+        if not self.at_once(call):
+            self._perform_here(call)  # `here` has just seen that no loop runs in this thread
         return call.take()
 
-    def _perform_here(self, call: Call) -> None:
-        thread = process.thread
+    def _post_and_wait(self, call: BaseCall, job: Callable[[], object] | None) -> None:
+        if job is None:
+            call.on_done = Latch()
+        latch = call.on_done
+        self.post(call, job)
+        if isinstance(latch, Latch):
+            latch.wait()
+
+    def _take_over(
+        self, coro: "Coro", task: "Task[Any]", interrupt: BaseException | None
+    ) -> Callable[[], Any]:
+        """Take to its end what has begun here in `task`; `interrupt`, if not None, broke into that."""
+        if interrupt is not None and getcoroutinestate(coro) == CORO_CREATED:
+            coro.close()
+            self.let_go()
+            raise interrupt
+        call = Call(self.loop, coro)
+        call.task = task
+        if task.done():
+            call.settle(task)
+        elif interrupt is None:
+            call.go_on()
+            self._perform_here(call, begun=True)
+        else:
+            call.cancel()
+            self._perform_here(call, begun=True)
+            raise interrupted(call, interrupt)
+        return call.take()
+
+    def _perform_here(self, call: BaseCall, begun: bool = False) -> None:
+        """Take `call` to its end in this thread; if it has `begun`, this thread drives already."""
         try:
-            thread.frame = sys._getframe()  # pyright: ignore[reportPrivateUsage]
-            thread.busy = self
-            self._drive(call)
+            thread.busy = self, sys._getframe()  # pyright: ignore[reportPrivateUsage]
+            self._drive(call, begun)
         finally:
-            thread.busy = thread.frame = None
-        if self._transient and not self.open:
+            thread.busy = None
+        if self.transient and not self.open:
             self.close()
 
-    def _drive(self, call: Call) -> None:
+    def _drive(self, call: BaseCall, begun: bool) -> None:
         """Take `call` to its end in this thread, or have it served by the one that is driving."""
         turn: _Turn | None = None
         interrupt: BaseException | None = None
-        driving = False
+        driving = begun
         try:
             while call.result is None:
                 try:
-                    driving = driving or self._try_to_drive() or (turn is not None and turn.promoted)
+                    driving = driving or self.try_to_drive() or (turn is not None and turn.promoted)
                     if not driving:
                         turn = turn or self._queue_up(call)
                         driving = not self.loop.is_closed() and self._follow(turn)
                     if driving:
-                        self._advance(call)
+                        if not begun:
+                            self._begin_here(call)
+                            begun = True
+                        self._turn_until(call)
                     elif self.loop.is_closed():
                         call.abort(RuntimeError(self.gone))
                 except BaseException as error:
@@ -168,62 +207,74 @@ class KeptHost(Host):
             if turn is not None:
                 driving = self._leave_queue(turn) or driving
             if driving:
-                self._let_go()
+                self.let_go()
 
-    def _advance(self, call: Call) -> None:
-        """Drive until `call` is done."""
-        loop, own_loop = self.loop, self._own_loop
-        if own_loop is None:
+    def _begin_here(self, call: BaseCall) -> None:
+        if self.own_loop is None:
             call.begin()
-        else:
-            try:
-                own_loop.enter()
-                call.begin()
-            finally:
-                own_loop.leave()
+            return
+        try:
+            self.own_loop.enter()
+            call.begin()
+        finally:
+            self.own_loop.leave()
+
+    def _turn_until(self, call: BaseCall) -> None:
+        """Turn the loop until `call` is done."""
         if call.result is not None:
             return
+        loop = self.loop
         call.on_done = loop.stop
-        with _Interrupts(call) as interrupts:
-            try:
-                while call.result is None:
-                    try:
-                        loop.run_forever()
-                    except (KeyboardInterrupt, SystemExit):
-                        # the task's own is the outcome of the call, which one turn more delivers
-                        if interrupts.count > 1 or call.task is None or not call.task.done():
-                            raise
-            except BaseException:
-                if interrupts.count > 1:
-                    self.give_up("the loop of this object was given up, at a second Ctrl-C")
-                raise
+        interrupts = _Interrupts(call, self.own_loop)
+        try:
+            interrupts.begin()
+            while call.result is None:
+                try:
+                    loop.run_forever()
+                except (KeyboardInterrupt, SystemExit):
+                    # the task's own is the outcome of the call, which one turn more delivers
+                    if interrupts.count > 1 or call.task is None or not call.task.done():
+                        raise
+        except BaseException:
+            if interrupts.count > 1:
+                self.give_up("the loop of this object was given up, at a second Ctrl-C")
+            raise
+        finally:
+            interrupts.end()
         if interrupts.count:
             raise KeyboardInterrupt
 
-    def _queue_up(self, call: Call | None = None) -> _Turn:
+    def _queue_up(self, call: BaseCall | None = None) -> _Turn:
         """Ask whoever drives to serve `call`, or to make way if it is the helper."""
         turn = _Turn()
         if call is not None:
             call.on_done = partial(self._served, turn)
-        self._followers.append(turn)
+        self.followers.append(turn)
         with suppress(RuntimeError):  # closed just now
             self.loop.call_soon_threadsafe(self._serve, call)
         return turn
 
-    def _serve(self, call: Call | None) -> None:
+    def _serve(self, call: BaseCall | None) -> None:
         if self._helping:
             self.loop.stop()
         elif call is not None:
-            self._do(call.begin, call)
+            self._begin(call)
+
+    def _begin(self, call: BaseCall) -> None:
+        """Begin what was posted, unless the host has ended meanwhile."""
+        if self.gone is None:
+            call.begin()
+        else:
+            call.abort(RuntimeError(self.gone))
 
     def _served(self, turn: _Turn) -> None:
         with suppress(ValueError):
-            self._followers.remove(turn)
+            self.followers.remove(turn)
         turn.wake()
 
     def _follow(self, turn: _Turn) -> bool:
         """Wait until the loop is handed over (true), or the call was served (false)."""
-        if self._try_to_drive():
+        if self.try_to_drive():
             self._leave_queue(turn)
             return True
         turn.come.acquire()
@@ -232,37 +283,33 @@ class KeptHost(Host):
     def _leave_queue(self, turn: _Turn) -> bool:
         """Follow no longer; true if the loop has been handed over meanwhile."""
         try:
-            self._followers.remove(turn)
+            self.followers.remove(turn)
         except ValueError:
             return turn.promoted
         return False
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
         """Hand the loop to the next follower, or wake the helper if there is something to turn."""
-        self._driver.clear()
-        while self._followers and self._try_to_drive():
+        self.stop_driving()
+        while self.followers and self.try_to_drive():
             with suppress(IndexError, ValueError):  # it has left the queue meanwhile
-                turn = self._followers[0]
+                turn = self.followers[0]
                 turn.promoted = True  # before it leaves the queue: it may look at any time
-                self._followers.remove(turn)
-                self._driver["is"] = turn.thread
+                self.followers.remove(turn)
+                self.hand_to(turn.thread)
                 turn.wake()
                 return
-            self._driver.clear()
-        if self.open and self.gone is None and (self._own_loop is None or not self._own_loop.idle):
+            self.stop_driving()
+        if self.open and self.gone is None and (self.own_loop is None or not self.own_loop.idle):
             self._on_wake()
-
-    def _try_to_drive(self) -> bool:
-        """Become the driver, or find that an interrupt has left this thread in that place."""
-        return self._driver.setdefault("is", get_ident()) == get_ident()
 
     def recover(self) -> None:
         """Undo what an interrupt has left of a step of this thread."""
-        if self._own_loop is not None and running() is self._own_loop:
-            self._own_loop.leave()
+        if self.own_loop is not None and running() is self.own_loop:
+            self.own_loop.leave()
 
     def _on_wake(self) -> None:
-        if self.open and self.gone is None and not self._driver:
+        if self.open and self.gone is None and not self.driven():
             if self._helper is None:
                 self._start_helper()
             self._ring()
@@ -274,39 +321,41 @@ class KeptHost(Host):
     def _start_helper(self) -> None:
         with process.starting:
             if self._helper is None:
-                self._helper = start_thread("anysync helper", self._help)
+                helper = new_thread("anysync helper", self._help)
+                helper.start()
+                self._helper = helper
 
     def _help(self) -> None:
         """Turn the loop between steps, and close it if asked to: what the helper thread does."""
         while self._bell.acquire() and self.gone is None:
-            if not self._try_to_drive():
+            if not self.try_to_drive():
                 continue
             self._helping = True
             try:
-                if self.open and not self._followers:
+                if self.open and not self.followers:
                     # what a task in the background raises is in that task
                     with suppress(KeyboardInterrupt, SystemExit):
                         self.loop.run_forever()
             finally:
                 self._helping = False
-                self._let_go()
+                self.let_go()
         try:
             if self._helper_closes:
                 self._close_loop()
         finally:
             self._helped.release()
 
-    def perform_sometime(self, call: Call) -> bool:
-        here = get_ident() == self._owner and process.thread.busy is None and running() is None
-        if self.gone is not None or not here or self._driver:
+    def perform_sometime(self, call: BaseCall) -> bool:
+        here = get_ident() == self._owner and thread.busy is None and running() is None
+        if self.gone is not None or not here or self.driven():
             return super().perform_sometime(call)
         call.on_done = None
         self.perform(call)
         return True
 
-    def post(self, job: Callable[[], object], call: Call) -> None:
+    def post(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
         try:
-            self.loop.call_soon_threadsafe(self._do, job, call)
+            self.loop.call_soon_threadsafe(job or partial(self._begin, call))
         except RuntimeError:  # closed
             call.abort(RuntimeError(self.gone))
         else:
@@ -321,12 +370,12 @@ class KeptHost(Host):
         if self.gone is not None:
             return
         self.gone = "the thread that this object lived on has ended, and its event loop with it"
-        if not self._try_to_drive():
+        if not self.try_to_drive():
             if get_ident() != self._owner:  # at exit, and a daemon thread is in the middle of a call
                 keep_for_good(self)
                 return
             self._follow(self._queue_up())
-        if at_thread_end and (self._own_loop is None or not self._own_loop.spent):
+        if at_thread_end and (self.own_loop is None or not self.own_loop.spent):
             # `threading` has forgotten this thread already: what is left to run, runs in the helper's
             with suppress(RuntimeError):
                 self._start_helper()
@@ -346,7 +395,7 @@ class KeptHost(Host):
         self._ring()
 
     def _dismiss_followers(self) -> None:
-        for turn in tuple(self._followers):
+        for turn in tuple(self.followers):
             turn.wake()
 
 

@@ -46,7 +46,7 @@ class AnySyncContextManager(
         steps = _steps(self)
         if steps.session is None:
             raise RuntimeError("this context manager is not entered")
-        return cast("bool | None", steps.step(steps.session, self.__aexit__, typ, val, tb, last=True)())
+        return cast("bool | None", steps.step(self.__aexit__, (typ, val, tb), last=True)())
 
 
 def _steps(manager: AnySyncContextManager[Any]) -> Steps:
@@ -60,12 +60,14 @@ def _enter(manager: AnySyncContextManager[Any]) -> Callable[[], Any]:
     steps = _steps(manager)
     if steps.session is not None:
         raise RuntimeError("this context manager is entered already: leave it before it is entered again")
-    session = steps.new_session(on_cancel=manager.__aexit__)
+    steps.new_session(on_cancel=manager.__aexit__)
     try:
-        return steps.step(session, manager.__aenter__)
+        return steps.step(manager.__aenter__)
     except BaseException as error:
-        if session.task is not None:  # entered just before the interrupt: nobody else would leave
-            steps.step(session, manager.__aexit__, type(error), error, error.__traceback__, last=True)
+        if (
+            steps.session is not None and steps.session.task is not None
+        ):  # entered just before the interrupt: nobody else would leave
+            steps.step(manager.__aexit__, (type(error), error, error.__traceback__), last=True)
         steps.session = None
         raise
 

@@ -7,28 +7,23 @@ from collections.abc import (
     Awaitable,
     Callable,
     Coroutine,
-    Generator,
 )
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from math import isnan
-from types import GenericAlias
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from ._core import BaseCoroutine
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from typing_extensions import TypeVar as TypeVarWithDefault
-
+    from ._calls import Session
     from ._host import Host
-    from ._on_asyncio import Session
+    from ._pyloop import R_co, S_contra, Y_co
+else:
+    R_co = S_contra = Y_co = Any
 
-    Y_co = TypeVarWithDefault("Y_co", covariant=True, default=Any)
-    S_contra = TypeVarWithDefault("S_contra", contravariant=True, default=Any)
-else:  # defaults came with Python 3.13; these classes are subscripted as builtins are, without a count
-    Y_co, S_contra = TypeVar("Y_co", covariant=True), TypeVar("S_contra", contravariant=True)
-
-R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
 S = TypeVar("S")
 Y = TypeVar("Y")
@@ -71,42 +66,19 @@ def checked(coro: Coroutine[Any, Any, Any], timeout: float | None, context: Cont
         raise
 
 
-class AnySyncCoroutine(Coroutine[Y_co, S_contra, R_co], Generic[R_co, Y_co, S_contra]):
+class AnySyncCoroutine(BaseCoroutine[R_co, Y_co, S_contra]):
     """A coroutine for both worlds: `await` it in async code, or `run()` it in sync code.
 
     It takes the place of the coroutine `coro` everywhere: it can be awaited, given to
     `asyncio.create_task`, run once, and warns if it was never run.
     """
 
-    __slots__ = ("__weakref__", "coro")
-    if not TYPE_CHECKING:
-        __class_getitem__ = classmethod(GenericAlias)
+    __slots__ = ()
 
-    def __init__(self, coro: Coroutine[Y_co, S_contra, R_co]) -> None:
-        self.coro: Coroutine[Y_co, S_contra, R_co] = coro
-
-    def __await__(self) -> Generator[Any, Any, R_co]:
-        return self.coro.__await__()
-
-    def run(self, timeout: float | None = None, *, context: Context | None = None) -> R_co:
-        """Run the coroutine from sync code and return its result: the same as `await` in async code.
-
-        `timeout`, in seconds, cancels the coroutine when it has passed, as `asyncio.wait_for` does: the
-        clean-up is waited for, and `TimeoutError` raised, with what the clean-up raised as its cause;
-        a value that the coroutine returns all the same is returned. Zero or less cancels at the first
-        suspension.
-
-        The coroutine sees the caller's context variables, and changes a copy of them; or `context`, if
-        given, in which the caller can then look for the changes. A context that is entered raises
-        `RuntimeError`.
-
-        Where it runs is told in the documentation's table: in this thread if no event loop runs here, on
-        a background thread otherwise, which blocks the loop that runs here. Ctrl-C cancels the
-        coroutine, waits for its clean-up and raises `KeyboardInterrupt`; a second one does not wait.
-        """
-        coro: Coroutine[Any, Any, R_co] = self.coro
+    def _run(self, timeout: float | None, context: Context | None) -> Callable[[], Any]:
+        coro = self.coro
         timeout = checked(coro, timeout, context)
-        return cast("R_co", host_for(coro).run(coro, timeout, context)())
+        return host_for(coro).run(coro, timeout, context)
 
     def submit(self, *, context: Context | None = None) -> "Future[R_co]":
         """Start the coroutine and return a `concurrent.futures.Future` of its outcome.
@@ -117,18 +89,6 @@ class AnySyncCoroutine(Coroutine[Y_co, S_contra, R_co], Generic[R_co, Y_co, S_co
         coro = self.coro
         checked(coro, None, context)
         return host_for(coro).submit(coro, context)
-
-    def send(self, value: S_contra, /) -> Y_co:
-        """Resume the coroutine, as `coroutine.send` does."""
-        return self.coro.send(value)
-
-    def throw(self, *args: Any) -> Y_co:
-        """Raise an exception in the coroutine, as `coroutine.throw` does."""
-        return self.coro.throw(*args)
-
-    def close(self) -> None:
-        """End the coroutine, as `coroutine.close` does."""
-        self.coro.close()
 
     def __getattr__(self, name: str) -> Any:
         # cr_frame, cr_code and the like, which debuggers and asyncio's repr look at
@@ -226,16 +186,18 @@ class Steps:
                 f"begun in {self.world} code, cannot go on in {world} code: use one or the other"
             )
 
-    def new_session(self, **options: Any) -> "Session":
+    def new_session(self, **options: Any) -> None:
         host = here() if self.choose_host is None else self.choose_host()
-        self.session = session = host.session(self.context, **options)
-        return session
+        self.session = host.session(self.context, **options)
 
     def step(
-        self, session: "Session", function: Callable[..., Awaitable[Any]], *args: Any, last: bool = False
+        self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...] = (), last: bool = False
     ) -> Callable[[], Any]:
+        """Await `function(*args)` in the session; return what returns or raises its outcome."""
+        session = self.session
+        assert session is not None
         try:
-            return session.step(function, *args, last=last)
+            return session.step(function, args, last)
         finally:
             if session.task is None and not session.lost:  # ended by a step, or never begun
                 self.session = None

@@ -1,29 +1,94 @@
 """The pure-Python core, and the specification of the compiled one.
 
-Which event loop is running here; a coroutine on its way to its outcome (`Call`), begun eagerly; the
-door of a loop that has a thread of its own (`Mailbox`); and what a forked child must never collect.
+Which event loop is running here; a coroutine on its way to its outcome (`BaseCall`), begun eagerly; the task
+that a generator or a `with` lives in (`BaseSession`); who drives a kept loop (`Drive`); the door of a loop
+that has a thread of its own (`Mailbox`); the coroutine of both worlds (`BaseCoroutine`). asyncio comes
+with `load`, before which only `BaseCoroutine` and `thread` are of use.
 """
 
 import os
 import sys
-from _thread import LockType
-from asyncio import CancelledError, Task, _get_running_loop  # pyright: ignore[reportPrivateUsage]
-from collections.abc import Callable, Coroutine, Generator
+from _thread import (
+    _local,  # pyright: ignore[reportPrivateUsage]
+    allocate_lock,
+    get_ident,
+)
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from functools import partial
-from queue import Empty, SimpleQueue
-from time import sleep
-from typing import TYPE_CHECKING, Any, cast
+from time import perf_counter, sleep
+from types import FrameType, GenericAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, TimerHandle
+    from asyncio import (
+        AbstractEventLoop,
+        CancelledError,
+        Task,
+        TimerHandle,
+        _get_running_loop,  # pyright: ignore[reportPrivateUsage]
+        current_task,
+    )
+    from queue import Empty, SimpleQueue
 
-    from ._on_asyncio import Loop, Session
+    from typing_extensions import TypeVar as TypeVarWithDefault
 
+    from ._host import Host
+    from ._kept_host import Keeper, KeptHost
+    from ._on_asyncio import Loop
+    from ._thread_host import ThreadHost
 
+    Y_co = TypeVarWithDefault("Y_co", covariant=True, default=Any)
+    S_contra = TypeVarWithDefault("S_contra", contravariant=True, default=Any)
+else:  # defaults came with Python 3.13; these classes are subscripted as builtins are, without a count
+    Y_co, S_contra = TypeVar("Y_co", covariant=True), TypeVar("S_contra", contravariant=True)
+
+R_co = TypeVar("R_co", covariant=True)
 Coro = Coroutine[Any, Any, Any]
+AsyncFunction = Callable[..., Awaitable[Any]]
 
 yield_processor: Callable[[], object] = getattr(os, "sched_yield", partial(sleep, 0))
+_spin = 0.0
+
+
+def load(spin: float) -> None:
+    """Import what the core has of asyncio; look `spin` seconds for an answer before parking."""
+    global CancelledError, Empty, SimpleQueue, Task, _get_running_loop, _new_task, _spin, current_task
+    from asyncio import (
+        CancelledError,
+        Task,
+        _get_running_loop as get,  # pyright: ignore[reportPrivateUsage]
+        current_task,
+    )
+    from queue import Empty, SimpleQueue
+
+    _get_running_loop, _new_task, _spin = get, Task.__new__, spin
+
+
+class ThreadState(_local):
+    """What a thread has of ours."""
+
+    kept: "KeptHost | None" = None
+    keeper: "Keeper | None" = None
+    #: the kept host that this thread drives, or is about to, and the frame that does it
+    busy: "tuple[KeptHost, FrameType] | None" = None
+    #: the host whose own thread this is
+    server: "ThreadHost | None" = None
+
+
+thread = ThreadState()
+
+
+class LoopState:
+    """What the core asks a loop of ours, its `state`, again and again."""
+
+    __slots__ = ("eager", "ready")
+
+    def __init__(self) -> None:
+        #: whether steps may be taken without a turn: in debug mode or with a task factory they may not
+        self.eager = True
+        #: the callbacks of the next turn
+        self.ready: Any = None
 
 
 def running() -> object | None:
@@ -57,21 +122,14 @@ def check_free(context: Context) -> None:
         ) from None
 
 
-def keep_for_good(thing: object) -> None:
-    """Take a reference that is never given back, so that not even interpreter exit collects `thing`."""
-    import ctypes  # only a forked child needs it
-
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
-
-
 if sys.version_info >= (3, 12):
 
     def _first_step(holder: Any, loop: "Loop", coro: Coro, context: Context) -> None:
-        # held first: its constructor raises what the step does; and not by this frame, see `Call.take`
+        # held first: its constructor raises what the step does; and not by this frame, see `BaseCall.take`
         holder.task = _new_task(Task)
         holder.task.__init__(coro, loop=loop, context=context, eager_start=True)
 
-    _new_task: Any = Task.__new__
+    _new_task: Any = None  # until `load`
 
 else:  # before Python 3.12
 
@@ -80,7 +138,7 @@ else:  # before Python 3.12
         step()
 
 
-def start(holder: "Call | Session", loop: "Loop", coro: Coro, context: Context) -> None:
+def _start(holder: "BaseCall | BaseSession", loop: "Loop", coro: Coro, context: Context) -> None:
     """Run the first step of `coro` at once, in a task of the loop that is running (or entered) here.
 
     `holder.task` is that task; it is done if the coroutine never suspended. `KeyboardInterrupt` and
@@ -98,21 +156,8 @@ def start(holder: "Call | Session", loop: "Loop", coro: Coro, context: Context) 
         raise
 
 
-def wait(lock: LockType) -> None:
-    """Acquire `lock`, looking a while before parking: to be woken costs far more than an answer that is near.
-
-    Each look gives up the processor and the GIL, else the other thread would be kept from answering.
-    """
-    for _ in range(200):
-        if lock.acquire(False):
-            return
-        yield_processor()
-    while not lock.acquire(timeout=0.25):  # a signal just before it parks does not wake it
-        pass
-
-
-class Call:
-    """One coroutine on its way to its outcome.
+class BaseCall:
+    """One coroutine on its way to its outcome; what is done less often is in `_calls.Call`.
 
     Guarantees. One thread begins, cancels and finishes a call: the one that drives `loop`, except that
     an unbegun call may be finished by whoever takes it out of a mailbox. `on_done` is set before the
@@ -158,12 +203,12 @@ class Call:
         coro, context, loop = self.coro, self.context, self.loop
         if coro is None or context is None or self.task is not None:
             return
-        eager = getattr(loop, "eager", False)
+        state = getattr(loop, "state", None)
         try:
             if not self.fresh:
                 check_free(context)
-            if eager:
-                start(self, cast("Loop", loop), coro, context)
+            if state is not None and state.eager:
+                _start(self, cast("Loop", loop), coro, context)
             else:
                 self.task = loop.create_task(coro, context=context)
         except BaseException as error:
@@ -174,55 +219,33 @@ class Call:
         assert self.task is not None
         if self.task.done():
             self.settle(self.task)
-            return
-        self.task.add_done_callback(self.settle)
-        if self.timeout is not None:
-            if self.timeout > 0:
-                self.timer = loop.call_later(self.timeout, self.expire)
-            elif eager:
-                self.expire()
-            else:  # after the first step
-                loop.call_soon(self.expire)
+        else:
+            self.go_on()
 
     def settle(self, task: "Task[Any]") -> None:
         """Take over the outcome of the finished task."""
         if self.result is not None:
             return
-        if not task.cancelled():
-            error = task.exception()
-            if error is None:
-                self.finish(task.result)
-                return
-            if isinstance(error, Exception):
-                self.fail(error)
-                return
-        try:
-            task.result()  # the CancelledError itself; any other without the loop's own frames
-        except BaseException as error:
-            drop_frame(error)
-            self.fail(error)
+        if task.cancelled() or task.exception() is not None:
+            self.settle_failed(task)
+        else:
+            self.finish(task.result)
 
-    def expire(self) -> None:
-        """Cancel because the time is up."""
-        if self.task is not None and not self.task.done():
-            self.instead = TimeoutError(f"the coroutine did not finish within {self.timeout:g} seconds")
-            self.task.cancel()
+    def go_on(self) -> None:
+        """See to the task that has just been started and is not done."""
+        raise NotImplementedError
+
+    def settle_failed(self, task: "Task[Any]") -> None:
+        """Take over what the finished task raised."""
+        raise NotImplementedError
 
     def cancel(self) -> None:
         """Ask the coroutine to stop; the call is done when it has."""
-        if self.result is not None:
-            return
-        if self.task is None:
-            self.abort(CancelledError())
-        else:
-            self.task.add_done_callback(self.settle)  # an interrupt may have come before the first one
-            self.task.cancel()
+        raise NotImplementedError
 
     def abort(self, error: BaseException) -> None:
         """Fail without having begun."""
-        if self.coro is not None:
-            self.coro.close()
-            self.fail(error)
+        raise NotImplementedError
 
     def fail(self, error: BaseException) -> None:
         if self.instead is not None and isinstance(error, (Exception, CancelledError)):
@@ -251,24 +274,340 @@ def _taken() -> None:
     """Stand for a result that was taken."""
 
 
+class Step(BaseCall):
+    """One async function, awaited in the task of a session."""
+
+    __slots__ = ("args", "begun", "cancelled", "function", "last", "session")
+
+    def __init__(
+        self, session: "BaseSession", function: AsyncFunction, args: tuple[Any, ...], last: bool
+    ) -> None:
+        self.session = session
+        self.loop = session.loop
+        self.function = function
+        self.args = args
+        self.last = last
+        self.begun = self.cancelled = self.fresh = False
+        self.coro = self.context = self.task = self.timer = self.timeout = None
+        self.instead = self.on_done = self.result = None
+
+    def begin(self) -> None:
+        if not self.begun and self.result is None:
+            self.begun = True
+            self.session.take(self)
+
+    def cancel(self) -> None:
+        if self.result is not None:
+            return
+        if self.begun and self.session.task is not None:
+            self.cancelled = True
+            self.session.task.cancel()
+        else:
+            self.abort(CancelledError())
+
+    def abort(self, error: BaseException) -> None:
+        self.fail(error)
+
+    def finish(self, result: Callable[[], Any]) -> None:
+        self.function, self.args = _nothing, ()
+        super().finish(result)
+
+
+async def _nothing() -> None: ...
+
+
+class Gate:
+    """The future that the task of a session waits for between steps, the same one each time.
+
+    asyncio takes for a future what has `_asyncio_future_blocking` (see `asyncio.isfuture`). This one lets
+    the task go on at once, where a `Future` would take a turn of the loop.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_cancelled", "_context", "_loop", "_wakeup")
+
+    def __init__(self, loop: "AbstractEventLoop") -> None:
+        self._loop = loop
+        self._asyncio_future_blocking = False
+        self._wakeup: Callable[[Gate], object] | None = None
+        self._context: Context | None = None
+        self._cancelled: tuple[Any, ...] | None = None
+
+    def get_loop(self) -> "AbstractEventLoop":
+        return self._loop
+
+    def add_done_callback(self, wakeup: Callable[["Gate"], object], *, context: Context) -> None:
+        self._wakeup, self._context = wakeup, context
+
+    def cancel(self, msg: object = None) -> bool:
+        if self._wakeup is None:
+            return False
+        self._cancelled = () if msg is None else (msg,)
+        self._loop.call_soon(self._open, context=self._context)
+        return True
+
+    def result(self) -> None:
+        if self._cancelled is not None:
+            cancelled, self._cancelled = self._cancelled, None
+            raise CancelledError(*cancelled)
+
+    def __await__(self) -> Generator["Gate"]:
+        self._asyncio_future_blocking = True
+        yield self
+
+    def open(self, at_once: bool) -> None:
+        """Let the task go on, unless it is on its way already: at once, or in the loop's next turn."""
+        context = self._context
+        if self._wakeup is None or self._cancelled is not None or context is None:
+            return
+        if at_once:
+            context.run(self._open)
+        else:
+            self._loop.call_soon(self._open, context=context)
+
+    def _open(self) -> None:
+        wakeup, self._wakeup, self._context = self._wakeup, None, None
+        if wakeup is not None:
+            wakeup(self)
+
+
+async def outcome(function: AsyncFunction, *args: Any) -> tuple[Callable[[], Any], BaseException | None]:
+    """Return what returns or raises the outcome of `await function(*args)`, and what it raises."""
+    try:
+        return [await function(*args)].pop, None
+    except BaseException as error:
+        drop_frame(error)
+        return partial(raise_as_is, error), error
+
+
+class BaseSession:
+    """One task and one context, from the first step to the last: where a generator or a `with` lives.
+
+    Guarantees. Only the thread that drives the loop touches the task, and `_stepping` admits one caller
+    at a time. The host holds a session while it is open; a session holds the object that its users see
+    only through `on_cancel`: who enters a `with` leaves it, but iterators are dropped. A cancel that
+    arrives between steps is not lost: see `_calls.Session`.
+    """
+
+    def __init__(
+        self,
+        host: "Host",
+        context: Context | None = None,
+        *,
+        ends: type[BaseException] = BaseException,
+        on_cancel: AsyncFunction | None = None,
+        on_close: AsyncFunction | None = None,
+    ) -> None:
+        self.host = host
+        self.loop = host.loop
+        self.task: Task[None] | None = None
+        self.ended = False
+        #: ended by its host, not by a step
+        self.lost = False
+        self.context = copy_context() if context is None else context
+        self.ends = ends
+        self.on_cancel = on_cancel
+        self.on_close = on_close
+        #: the step that the task is to answer
+        self.current: Step | None = None
+        #: a cancel that came between steps, for the next one
+        self.cancelled: CancelledError | None = None
+        #: the outcome of the last step, if that has been taken already
+        self.early: Callable[[], Any] | None = None
+        self._stepping = allocate_lock()
+        self._gate = Gate(host.loop)
+
+    def step(
+        self, function: AsyncFunction, args: tuple[Any, ...] = (), last: bool = False
+    ) -> Callable[[], Any]:
+        """Await `function(*args)` in the task; return what returns or raises its outcome.
+
+        A `last` step ends the session, and so does an exception that `ends` names.
+        """
+        if not self._stepping.acquire(False):
+            raise RuntimeError("already running: another thread is inside a step of this object")
+        try:
+            step = Step(self, function, args, last)
+            self.host.perform(step)
+            return step.take()
+        finally:
+            self._stepping.release()
+
+    def take(self, step: Step) -> None:
+        """Hand `step` to the task, which starts or goes on at once where the loop allows it."""
+        loop: Any = self.loop
+        state = getattr(loop, "state", None)
+        try:
+            if self.ended:
+                raise RuntimeError("the loop that this object lived on has been closed")
+            if self.task is not None:
+                self.current = step
+                # at once if nobody has waited longer for a turn
+                self._gate.open(state is not None and state.eager and not state.ready)
+                return
+            check_free(self.context)
+            self.current = step
+            self.host.open.add(self)
+            if state is not None and state.eager:
+                _start(self, loop, self._serve(), self.context)
+            else:
+                self.task = task = loop.create_task(self._serve(), context=self.context)
+                task.add_done_callback(self.died)  # it may be cancelled before it runs
+        except BaseException as error:
+            step.abort(error)
+
+    async def _serve(self) -> None:
+        try:
+            while not self.ended:
+                if self.current is None:
+                    await self._pause()
+                else:
+                    await self._answer(self.current)
+        except BaseException as error:  # an interrupt between our own lines, or what closing down raised
+            if self.current is None:
+                raise
+            self.current.abort(error)
+        finally:
+            self.end()
+
+    async def _answer(self, step: Step) -> None:
+        task = current_task()
+        assert task is not None
+        error: BaseException | None = None
+        if self.early is not None:
+            result = self.early
+        else:
+            if self.cancelled is not None:  # as if it had only just come
+                task.uncancel()
+                task.cancel(*self.cancelled.args)
+                self.cancelled = None
+            result, error = await outcome(step.function, *step.args)
+        if step.cancelled:
+            task.uncancel()
+        if step.last or isinstance(error, self.ends):
+            self.end()
+        self.current = None
+        if error is None:
+            step.finish(result)
+        else:
+            step.fail(error)
+        del error, result  # whose traceback holds this frame
+
+    async def _pause(self) -> None:
+        try:
+            if self.host.gone is not None:  # a step that swallowed its cancel will be the last one
+                raise CancelledError
+            await self._gate
+            return
+        except CancelledError as error:
+            cancelled = error.with_traceback(None)
+        await self.cancel_between_steps(cancelled)
+
+    async def cancel_between_steps(self, cancelled: "CancelledError") -> None:
+        """See to a cancel that comes between steps, or to the end of the host."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        self.ended = True
+        self.task = None
+        self.host.closed(self)
+
+    def died(self, task: "Task[None]") -> None:
+        """See to it that no caller waits for a task that was cancelled before it ran."""
+        raise NotImplementedError
+
+
+class Drive:
+    """Who drives a kept loop, and what ends in its first step.
+
+    Guarantees. One entry of a dictionary names the thread that drives; it is taken by an atomic
+    `setdefault`, so that a thread that was interrupted finds its own name and goes on.
+    """
+
+    def __init__(self) -> None:
+        self._driver: dict[str, int] = {}
+
+    def try_to_drive(self) -> bool:
+        """Become the driver, or find that an interrupt has left this thread in that place."""
+        return self._driver.setdefault("is", get_ident()) == get_ident()
+
+    def hand_to(self, thread: int) -> None:
+        """Make another thread the driver."""
+        self._driver["is"] = thread
+
+    def stop_driving(self) -> None:
+        self._driver.clear()
+
+    def driven(self) -> bool:
+        return bool(self._driver)
+
+    def at_once(self, call: BaseCall) -> bool:
+        """Begin `call` here if nothing else has to be seen to, and say whether it has ended.
+
+        Here an interrupt may come at any line, so there is always more to see to.
+        """
+        return False
+
+
+class Latch:
+    """What a caller waits for: opened once, by a call of it, in the thread that did what was asked for."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self._lock.acquire()
+
+    def __call__(self) -> None:
+        self._lock.release()
+
+    def wait(self) -> None:
+        """Look a while before parking: to be woken costs far more than an answer that is near.
+
+        Each look gives up the processor and the GIL, else the other thread would be kept from answering.
+        """
+        until = perf_counter() + _spin
+        while perf_counter() < until:
+            if self._lock.acquire(False):
+                return
+            yield_processor()
+        while not self._lock.acquire(timeout=0.25):  # a signal just before it parks does not wake it
+            pass
+
+
 class Mailbox:
     """The door of a loop that has a thread of its own: any thread posts jobs, that thread does them.
 
     Guarantees. `post` never blocks and may be called from anywhere, `__del__` and signal handlers
-    included. A job that is posted before `park` or `watched` returns is seen by it: the flag that says
-    that the thread waits on descriptors is raised before the last look, and read after the post.
+    included. A job that is posted before `attend` or `watched` returns is seen by it: the flag that says
+    that the thread waits on descriptors is raised before the last look, and read after the post. Once
+    the mailbox is shut, no call begins; once its thread has swept it for the last time, who posts sweeps: no
+    call waits for ever.
     """
 
-    def __init__(self, ring: Callable[[], object], watching: bool = False) -> None:
-        self._jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+    def __init__(self, loop: "Loop | None", ring: Callable[[], object]) -> None:
+        self._loop = loop
+        self._jobs: SimpleQueue[Any] = SimpleQueue()
         self._ring = ring
-        self._watching = watching
+        self._watching = loop is None
+        self._swept = False
+        self._closing: str | None = None
 
-    def post(self, job: Callable[[], object] | None) -> None:
-        """Have the thread do `job`, or with None just wake it."""
-        self._jobs.put(job)
+    def post(self, call: BaseCall | None, job: Callable[[], object] | None = None) -> None:
+        """Have the thread begin `call`, or do `job`, or just wake it."""
+        self._jobs.put(call if job is None else job)
         if self._watching:
             self._ring()
+        if self._swept:
+            self.sweep()
+
+    def perform(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
+        """Post, and wait for the end of `call`; with a `job` for it, for a call that was posted before."""
+        if job is None:
+            call.on_done = Latch()
+        latch = call.on_done
+        self.post(call, job)
+        if isinstance(latch, Latch):
+            latch.wait()
 
     def serve(self) -> bool:
         """Do one job that is waiting; false if there was none."""
@@ -276,20 +615,36 @@ class Mailbox:
             job = self._jobs.get_nowait()
         except Empty:
             return False
-        if job is not None:
-            job()
+        self._do(job)
         return True
 
-    def park(self, timeout: float | None) -> bool:
-        """Wait up to `timeout` seconds for a job and do it; false if none came."""
-        yield_processor()  # on one core, the next job comes from the thread that this lets run
-        try:
-            job = self._jobs.get(timeout=timeout)
-        except Empty:
-            return False
-        if job is not None:
-            job()
-        return True
+    def _do(self, job: Any) -> None:
+        if not isinstance(job, BaseCall):
+            if job is not None:
+                job()
+        elif self._closing is None:
+            job.begin()
+        else:
+            job.abort(RuntimeError(self._closing))
+
+    def attend(self, timeout: float | None, descriptors: dict[Any, Any]) -> bool:
+        """Do jobs until the loop wants a turn or `timeout` seconds are over.
+
+        True if nothing is left but to wait for `descriptors`, of which one is the loop's own.
+        """
+        loop: Any = self._loop
+        served = self.serve()
+        while not (loop.state.ready or loop._stopping or (served and loop._scheduled)):
+            if len(descriptors) > 1:
+                return True
+            yield_processor()  # on one core, the next job comes from the thread that this lets run
+            try:
+                job = self._jobs.get(timeout=timeout)
+            except Empty:
+                break
+            self._do(job)
+            served = True
+        return False
 
     def watched(self, select: Callable[[float | None], Any], timeout: float | None) -> Any:
         """Wait in `select`, rung out of it by a post."""
@@ -298,3 +653,64 @@ class Mailbox:
             return select(timeout if self._jobs.empty() else 0)
         finally:
             self._watching = False
+
+    def shut(self, reason: str | None) -> None:
+        """Let no call begin any more."""
+        self._closing = reason
+
+    def sweep(self) -> None:
+        """Do what was posted, and from now on whatever is posted in the thread that posts it."""
+        self._swept = True
+        while self.serve():
+            pass
+
+    def publish(self) -> None:
+        """Let go of what the callers of finished calls wait for: here they have it already."""
+
+
+class BaseCoroutine(Coroutine[Y_co, S_contra, R_co], Generic[R_co, Y_co, S_contra]):
+    """What a coroutine of both worlds does often: to be awaited, and to be run."""
+
+    __slots__ = ("__weakref__", "coro")
+    if not TYPE_CHECKING:
+        __class_getitem__ = classmethod(GenericAlias)
+
+    def __init__(self, coro: Coroutine[Y_co, S_contra, R_co]) -> None:
+        self.coro: Coroutine[Y_co, S_contra, R_co] = coro
+
+    def __await__(self) -> Generator[Any, Any, R_co]:
+        return self.coro.__await__()
+
+    def run(self, timeout: float | None = None, *, context: Context | None = None) -> R_co:
+        """Run the coroutine from sync code and return its result: the same as `await` in async code.
+
+        `timeout`, in seconds, cancels the coroutine when it has passed, as `asyncio.wait_for` does: the
+        clean-up is waited for, and `TimeoutError` raised, with what the clean-up raised as its cause;
+        a value that the coroutine returns all the same is returned. Zero or less cancels at the first
+        suspension.
+
+        The coroutine sees the caller's context variables, and changes a copy of them; or `context`, if
+        given, in which the caller can then look for the changes. A context that is entered raises
+        `RuntimeError`.
+
+        Where it runs is told in the documentation's table: in this thread if no event loop runs here, on
+        a background thread otherwise, which blocks the loop that runs here. Ctrl-C cancels the
+        coroutine, waits for its clean-up and raises `KeyboardInterrupt`; a second one does not wait.
+        """
+        return cast("R_co", self._run(timeout, context)())
+
+    def _run(self, timeout: float | None, context: Context | None) -> Callable[[], Any]:
+        """Run the coroutine; return what returns or raises the outcome."""
+        raise NotImplementedError
+
+    def send(self, value: S_contra, /) -> Y_co:
+        """Resume the coroutine, as `coroutine.send` does."""
+        return self.coro.send(value)
+
+    def throw(self, *args: Any) -> Y_co:
+        """Raise an exception in the coroutine, as `coroutine.throw` does."""
+        return self.coro.throw(*args)
+
+    def close(self) -> None:
+        """End the coroutine, as `coroutine.close` does."""
+        self.coro.close()

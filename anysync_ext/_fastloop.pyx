@@ -1,0 +1,865 @@
+# cython: language_level=3, freethreading_compatible=True, auto_pickle=False
+"""The compiled core: what `_pyloop` specifies, name by name, where compiling it was measured to pay.
+
+Under a GIL, no other thread can come between two lines here, and no interrupt. Free-threaded builds have
+critical sections in those places (which compile to nothing elsewhere); what is not in one has one owner at
+a time, and changes hands through a lock: the value is written, then the lock released; the lock is acquired,
+then the value read.
+"""
+
+cimport cython
+from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
+
+import sys
+from _thread import _local
+from collections import deque
+from functools import partial
+from types import CoroutineType as _CoroutineType, GenericAlias
+
+cdef extern from "Python.h":
+    ctypedef struct AsyncSlots "PyAsyncMethods":
+        object (*am_await)(object)
+
+    ctypedef struct Slots "PyTypeObject":
+        object (*tp_new)(type, object, void *)
+        int (*tp_init)(object, object, object) except -1
+        AsyncSlots *tp_as_async
+
+    ctypedef struct PyThreadState:
+        PyObject *async_gen_firstiter
+        PyObject *async_gen_finalizer
+
+    PyThreadState *PyThreadState_Get()
+
+cdef extern from "pythread.h" nogil:
+    ctypedef void *Lock "PyThread_type_lock"
+    ctypedef long long PY_TIMEOUT_T
+    ctypedef enum PyLockStatus:
+        PY_LOCK_ACQUIRED
+
+    Lock PyThread_allocate_lock()
+    void PyThread_free_lock(Lock)
+    PyLockStatus PyThread_acquire_lock_timed(Lock, PY_TIMEOUT_T microseconds, int interruptible)
+    void PyThread_release_lock(Lock)
+    unsigned long PyThread_get_thread_ident()
+
+cdef extern from * nogil:
+    """
+    #ifdef _WIN32
+    #include <windows.h>
+    #define yield_processor() SwitchToThread()
+    static double now(void) {
+        LARGE_INTEGER ticks, frequency;
+        QueryPerformanceCounter(&ticks);
+        QueryPerformanceFrequency(&frequency);
+        return (double)ticks.QuadPart / (double)frequency.QuadPart;
+    }
+    #else
+    #include <sched.h>
+    #include <time.h>
+    #define yield_processor() sched_yield()
+    static double now(void) {
+        struct timespec time;
+        clock_gettime(CLOCK_MONOTONIC, &time);
+        return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+    }
+    #endif
+    """
+    void yield_processor()
+    double now()
+
+cdef double FOREVER = float("inf")
+cdef double LOST = 100e-6  # seconds: a turn of a spin that takes longer has lost the processor to someone else
+cdef double REST = 20  # times what was spun in vain or lost: until then, waiting parks at once
+cdef double DAY = 86400.0
+cdef PY_TIMEOUT_T SLICE = 250_000  # microseconds: a signal just before it parks does not wake it; on Windows none does
+
+cdef double spin_limit = 0
+cdef bint tasks_start_eagerly = sys.version_info >= (3, 12)
+cdef object CancelledError, Handle, Task
+cdef object get_running_loop, set_running_loop, current_task
+
+
+def load(double spin):
+    global CancelledError, Handle, Task, get_running_loop, set_running_loop, current_task, spin_limit
+    from asyncio import CancelledError, Handle, Task, current_task
+    from asyncio.events import _get_running_loop as get_running_loop, _set_running_loop as set_running_loop
+
+    spin_limit = spin
+
+
+class ThreadState(_local):
+    kept = keeper = busy = server = None
+
+
+thread = ThreadState()
+cdef object this_thread = thread
+cdef dict modules = sys.modules
+cdef object CoroutineType = _CoroutineType
+
+
+cdef class LoopState:
+    """What the core asks a loop of ours again and again."""
+
+    cdef public object ready
+    cdef public bint eager
+
+
+cdef LoopState state_of(loop):
+    return getattr(loop, "state", None)
+
+
+cpdef running():
+    loop = get_running_loop()
+    if loop is None and "sniffio" in modules:
+        return getattr(modules["sniffio"].thread_local, "name", None)
+    return loop
+
+
+# A generator of Python's own, since Cython's would add a frame: see the twin.
+_finished_generator = eval("(item for item in ())")
+_finished_generator.close()
+raise_as_is = _finished_generator.throw
+cdef object raise_ = raise_as_is
+
+
+cpdef drop_frame(error):
+    error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+
+
+cdef check_free(context):
+    try:
+        PyContext_Enter(context)
+        PyContext_Exit(context)
+    except RuntimeError:
+        raise RuntimeError(
+            f"cannot run in {context!r}, which is entered already: give `context=` a copy, context.copy()"
+        ) from None
+
+
+cdef class Catch:
+    """Stands for a loop's `call_soon`, and keeps what is scheduled."""
+
+    cdef list scheduled
+
+    def __call__(self, callback, *args, context=None):
+        self.scheduled.append((callback, args, context))
+
+
+cdef class Holder:
+    """What has a task."""
+
+    cdef public object task
+
+    cdef int start(self, loop, coro, context) except -1:
+        try:
+            self.first_step(loop, coro, context)
+        except (KeyboardInterrupt, SystemExit) as error:
+            if self.task is None or not self.task.done():
+                raise
+            drop_frame(error)
+            drop_frame(error)
+        except BaseException:
+            self.task = None
+            raise
+        return 0
+
+    cdef int first_step(self, loop, coro, context) except -1:
+        cdef Catch catch
+        if tasks_start_eagerly:
+            self.task = (<Slots *>Task).tp_new(<type>Task, (), NULL)
+            return (<Slots *>Task).tp_init(
+                self.task, (coro,), {"loop": loop, "context": context, "eager_start": True}
+            )
+        loop.call_soon = catch = Catch.__new__(Catch)
+        catch.scheduled = []
+        try:
+            self.task = Task(coro, loop=loop, context=context)
+        finally:
+            del loop.call_soon
+        step = None
+        for callback, args, where in catch.scheduled:
+            if getattr(callback, "__self__", None) is self.task:
+                step = callback
+            else:
+                loop._ready.append(Handle(callback, args, loop, where))
+        PyContext_Enter(context)
+        try:
+            step()
+        finally:
+            PyContext_Exit(context)
+        return 0
+
+
+cdef class BaseCall(Holder):
+    cdef public object loop, coro, timeout, context, timer, instead, on_done, result
+    cdef public bint fresh
+
+    def __init__(self, loop, coro, timeout=None, context=None):
+        self.loop = loop
+        self.coro = coro
+        self.timeout = timeout
+        self.fresh = context is None
+        self.context = PyContext_CopyCurrent() if context is None else context
+
+    cpdef begin(self):
+        cdef LoopState state
+        if self.coro is None or self.task is not None:
+            return
+        state = state_of(self.loop)
+        try:
+            if not self.fresh:
+                check_free(self.context)
+            if state is not None and state.eager:
+                self.start(self.loop, self.coro, self.context)
+            else:
+                self.task = self.loop.create_task(self.coro, context=self.context)
+        except BaseException as error:
+            if self.task is not None:
+                raise
+            self.abort(error)
+            return
+        if self.task.done():
+            self.settle(self.task)
+        else:
+            self.go_on()
+
+    cpdef settle(self, task):
+        if self.result is not None:
+            return
+        if task.cancelled() or task.exception() is not None:
+            self.settle_failed(task)
+        else:
+            self.finish(task.result)
+
+    cpdef fail(self, error):
+        if self.instead is not None and isinstance(error, (Exception, CancelledError)):
+            self.instead.__cause__ = error
+            error = self.instead
+        self.finish(partial(raise_, error))
+
+    cpdef finish(self, result):
+        if self.result is not None:
+            return
+        self.result = result
+        on_done = self.on_done
+        if self.timer is not None:
+            self.timer.cancel()
+        self.coro = self.context = self.task = self.timer = self.on_done = self.instead = None
+        if on_done is not None:
+            on_done()
+
+    cpdef take(self):
+        result, self.result = self.result, taken
+        return result
+
+
+def taken():
+    """Stand for a result that was taken."""
+
+
+cdef class Step(BaseCall):
+    cdef public object function, args
+    cdef public BaseSession session
+    cdef public bint begun, cancelled, last
+
+    def __init__(self, BaseSession session, function, tuple args, bint last):
+        self.session = session
+        self.loop = session.loop
+        self.function = function
+        self.args = args
+        self.last = last
+
+    cpdef begin(self):
+        if not self.begun and self.result is None:
+            self.begun = True
+            self.session.take(self)
+
+    cpdef cancel(self):
+        if self.result is not None:
+            return
+        if self.begun and self.session.task is not None:
+            self.cancelled = True
+            self.session.task.cancel()
+        else:
+            self.abort(CancelledError())
+
+    cpdef abort(self, error):
+        self.fail(error)
+
+    cpdef finish(self, result):
+        self.function, self.args = nothing, ()
+        BaseCall.finish(self, result)
+
+
+async def nothing():
+    pass
+
+
+async def outcome(function, *args):
+    try:
+        return [await function(*args)].pop, None
+    except BaseException as error:
+        drop_frame(error)
+        return partial(raise_, error), error
+
+
+cdef class Gate:
+    """The future that the task of a session waits for between steps, the same one each time."""
+
+    cdef object loop, wakeup, context
+    cdef tuple cancelled
+    cdef bint yielded
+    cdef public bint _asyncio_future_blocking
+
+    def get_loop(self):
+        return self.loop
+
+    def add_done_callback(self, wakeup, *, context):
+        self.wakeup, self.context = wakeup, context
+
+    def cancel(self, msg=None):
+        if self.wakeup is None:
+            return False
+        self.cancelled = () if msg is None else (msg,)
+        self.loop.call_soon(self.let_go, context=self.context)
+        return True
+
+    def result(self):
+        if self.cancelled is not None:
+            cancelled, self.cancelled = self.cancelled, None
+            raise CancelledError(*cancelled)
+
+    def __await__(self):
+        self._asyncio_future_blocking = True
+        self.yielded = False
+        return self
+
+    def __next__(self):
+        if self.yielded:
+            raise StopIteration
+        self.yielded = True
+        return self
+
+    cdef int open(self, bint at_once) except -1:
+        context = self.context
+        if self.wakeup is None or self.cancelled is not None:
+            return 0
+        if not at_once:
+            self.loop.call_soon(self.let_go, context=context)
+            return 0
+        PyContext_Enter(context)
+        try:
+            self.let_go()
+        finally:
+            PyContext_Exit(context)
+        return 0
+
+    cpdef let_go(self):
+        wakeup, self.wakeup, self.context = self.wakeup, None, None
+        if wakeup is not None:
+            wakeup(self)
+
+
+cdef class BaseSession(Holder):
+    cdef public object host, loop
+    cdef public object context, ends, on_cancel, on_close, cancelled, early
+    cdef public Step current
+    cdef public bint ended, lost
+    cdef bint stepping
+    cdef LoopState state
+    cdef Gate gate
+
+    def __init__(self, host, context=None, *, ends=BaseException, on_cancel=None, on_close=None):
+        self.host = host
+        self.loop = host.loop
+        self.state = state_of(self.loop)
+        self.context = PyContext_CopyCurrent() if context is None else context
+        self.ends = ends
+        self.on_cancel = on_cancel
+        self.on_close = on_close
+        self.gate = Gate.__new__(Gate)
+        self.gate.loop = self.loop
+
+    def step(self, function, tuple args=(), bint last=False):
+        cdef Step step
+        cdef bint busy
+        with cython.critical_section(self):
+            busy, self.stepping = self.stepping, True
+        if busy:
+            raise RuntimeError("already running: another thread is inside a step of this object")
+        try:
+            step = Step.__new__(Step)
+            step.session, step.loop, step.function, step.args, step.last = self, self.loop, function, args, last
+            if not isinstance(self.host, Drive) or not (<Drive>self.host).at_once(step):
+                self.host.perform(step)
+            return step.take()
+        finally:
+            with cython.critical_section(self):
+                self.stepping = False
+
+    cpdef take(self, Step step):
+        loop = self.loop
+        cdef bint eager = self.state is not None and self.state.eager
+        try:
+            if self.ended:
+                raise RuntimeError("the loop that this object lived on has been closed")
+            self.current = step
+            if self.task is not None:
+                self.gate.open(eager and not self.state.ready)
+                return
+            check_free(self.context)
+            self.host.open.add(self)
+            if eager:
+                self.start(loop, self.serve(), self.context)
+            else:
+                self.task = loop.create_task(self.serve(), context=self.context)
+                self.task.add_done_callback(self.died)  # it may be cancelled before it runs
+        except BaseException as error:
+            step.abort(error)
+
+    async def serve(self):
+        cdef Step step
+        try:
+            while not self.ended:
+                if self.current is None:
+                    try:
+                        if self.host.gone is not None:  # a step that swallowed its cancel will be the last one
+                            raise CancelledError
+                        await self.gate
+                    except CancelledError as error:
+                        await self.cancel_between_steps(error.with_traceback(None))
+                    continue
+                step = self.current
+                result = self.early
+                raised = None
+                if result is None:
+                    if self.cancelled is not None:  # as if it had only just come
+                        current_task().uncancel()
+                        current_task().cancel(*self.cancelled.args)
+                        self.cancelled = None
+                    try:
+                        result = [await step.function(*step.args)].pop
+                    except BaseException as error:
+                        drop_frame(error)
+                        raised = error
+                if step.cancelled:
+                    current_task().uncancel()
+                if step.last or isinstance(raised, self.ends):
+                    self.end()
+                self.current = None
+                if raised is None:
+                    step.finish(result)
+                else:
+                    step.fail(raised)
+                step = result = raised = None
+        except BaseException as error:  # what closing down raised
+            if self.current is None:
+                raise
+            self.current.abort(error)
+        finally:
+            self.end()
+
+    cpdef end(self):
+        self.ended = True
+        self.task = None
+        self.host.closed(self)
+
+
+cdef class Drive:
+    """Guarantees. `driver` is the number of the thread that drives, or 0; it changes in critical sections."""
+
+    cdef public object loop, own_loop, open, gone, followers
+    cdef public bint transient
+    cdef LoopState state
+    cdef tuple hooks
+    cdef dict options
+    cdef PyObject *outer_firstiter
+    cdef PyObject *outer_finalizer
+    cdef unsigned long driver
+
+    cpdef bint try_to_drive(self) except -1:
+        cdef unsigned long here = PyThread_get_thread_ident(), driver
+        with cython.critical_section(self):
+            if not self.driver:
+                self.driver = here
+            driver = self.driver
+        return driver == here
+
+    def hand_to(self, unsigned long thread):
+        with cython.critical_section(self):
+            self.driver = thread
+
+    cpdef stop_driving(self):
+        with cython.critical_section(self):
+            self.driver = 0
+
+    cpdef bint driven(self) except -1:
+        cdef unsigned long driver
+        with cython.critical_section(self):
+            driver = self.driver
+        return driver != 0
+
+    cpdef bint at_once(self, BaseCall call) except -1:
+        if not self.enter():
+            return False
+        try:
+            call.begin()
+        finally:
+            self.leave(call.result is not None)
+        if call.result is None:
+            self._perform_here(call, True)
+        return True
+
+    cdef run(self, coro):
+        """What `at_once` does, for a coroutine that most often needs no `Call`; None if nothing was done."""
+        if not tasks_start_eagerly or not self.enter():
+            return None
+        result = interrupt = None
+        task = (<Slots *>Task).tp_new(<type>Task, (), NULL)
+        try:
+            (<Slots *>Task).tp_init(task, (coro,), self.options)
+            if task.done() and not task.cancelled() and task.exception() is None:
+                result = task.result
+        except (KeyboardInterrupt, SystemExit) as error:
+            drop_frame(error)
+            if not task.done():
+                interrupt = error
+        except BaseException as error:
+            drop_frame(error)
+            coro.close()
+            result = partial(raise_, error)
+        finally:
+            self.leave(result is not None or task.done())
+        return self._take_over(coro, task, interrupt) if result is None else result
+
+    cdef bint enter(self) except -1:
+        cdef PyThreadState *thread = PyThreadState_Get()
+        cdef bint free
+        loop = self.own_loop
+        if loop is None or self.transient or self.gone is not None or running() is not None:
+            return False
+        with cython.critical_section(self):
+            free = not self.driver
+            if free:
+                self.driver = PyThread_get_thread_ident()
+        if not free:
+            return False
+        if self.state is None:
+            self.hooks = loop._asyncgen_firstiter_hook, loop._asyncgen_finalizer_hook
+            self.options = {"loop": loop, "eager_start": True}
+            self.state = state_of(loop)
+        if not self.state.eager:
+            self.give_back()
+            return False
+        # first in and last out: garbage collection may come at any call, and call
+        set_running_loop(loop)
+        loop._thread_id = PyThread_get_thread_ident()
+        self.outer_firstiter, self.outer_finalizer = thread.async_gen_firstiter, thread.async_gen_finalizer
+        thread.async_gen_firstiter, thread.async_gen_finalizer = <PyObject *>self.hooks[0], <PyObject *>self.hooks[1]
+        Py_INCREF(self.hooks[0])
+        Py_INCREF(self.hooks[1])
+        return True
+
+    cdef leave(self, bint for_good):
+        cdef PyThreadState *thread = PyThreadState_Get()
+        cdef PyObject *firstiter = thread.async_gen_firstiter
+        cdef PyObject *finalizer = thread.async_gen_finalizer
+        thread.async_gen_firstiter, thread.async_gen_finalizer = self.outer_firstiter, self.outer_finalizer
+        Py_XDECREF(firstiter)
+        Py_XDECREF(finalizer)
+        self.own_loop._thread_id = None
+        set_running_loop(None)
+        if for_good:
+            self.give_back()
+
+    cdef give_back(self):
+        self.stop_driving()
+        if self.followers:
+            if self.try_to_drive():
+                self.let_go()
+        elif self.open and self.gone is None and not self.own_loop.idle:
+            self._on_wake()
+
+
+cdef bint look(Lock lock) noexcept nogil:
+    return PyThread_acquire_lock_timed(lock, 0, 0) == PY_LOCK_ACQUIRED
+
+
+cdef bint spin(Lock lock, double limit, double *rest) noexcept nogil:
+    """Look for `lock` for up to `limit` seconds, unless it is before `*rest`; true if it was acquired.
+
+    Each look yields the processor: the thread that is waited for may have no other. For time spun in vain, or
+    lost to another process, there is a rest many times as long.
+    """
+    cdef double start = now(), last = start, time
+    if look(lock):
+        return True
+    while limit > 0 and start >= rest[0]:
+        yield_processor()
+        time = now()
+        if time - last > LOST:
+            rest[0] = time + REST * (time - last)
+            return look(lock)
+        if look(lock):
+            return True
+        if time - start >= limit:
+            rest[0] = time + REST * (time - start)
+        last = time
+    return False
+
+
+cdef class Latch:
+    """What the caller waits for: opened once, by the thread that did what was called for."""
+
+    cdef Lock lock
+    cdef Mailbox mailbox
+
+    def __cinit__(self):
+        self.lock = PyThread_allocate_lock()
+        if self.lock is NULL:
+            raise MemoryError
+        look(self.lock)
+
+    def __dealloc__(self):
+        if self.lock is not NULL:
+            PyThread_free_lock(self.lock)
+
+    def __call__(self):
+        if self.mailbox is not None and self.mailbox.is_about_to_wait():
+            self.mailbox.finished = self
+            return
+        with nogil:  # else who waits would wake up to a GIL that is taken
+            PyThread_release_lock(self.lock)
+
+    cpdef wait(self):
+        cdef double rest
+        cdef bint opened = False
+        if self.mailbox is not None:
+            with cython.critical_section(self.mailbox):
+                rest = self.mailbox.callers_rest
+            with nogil:
+                opened = spin(self.lock, spin_limit, &rest)
+            with cython.critical_section(self.mailbox):
+                self.mailbox.callers_rest = rest
+        while not opened:
+            with nogil:
+                opened = PyThread_acquire_lock_timed(self.lock, SLICE, 1) == PY_LOCK_ACQUIRED
+            if not opened:
+                PyErr_CheckSignals()
+
+
+cdef class Mailbox:
+    """Guarantees. `jobs`, `watching`, `swept` and `callers_rest` change in critical sections; all else belongs
+    to the thread whose mailbox it is. `bell` rings with each post. Where that thread is about to wait anyway, the
+    latch of a finished call is opened there, when the GIL has been given up.
+    """
+
+    cdef object jobs, loop, ring
+    cdef LoopState state
+    cdef bint attending, swept, watching
+    cdef unsigned long owner
+    cdef double callers_rest, rest
+    cdef Latch finished
+    cdef Lock bell
+    cdef object closing
+
+    def __cinit__(self, *args):
+        self.bell = PyThread_allocate_lock()
+        if self.bell is NULL:
+            raise MemoryError
+        look(self.bell)
+
+    def __dealloc__(self):
+        if self.bell is not NULL:
+            PyThread_free_lock(self.bell)
+
+    def __init__(self, loop, ring):
+        self.loop = loop
+        self.state = state_of(loop)
+        self.jobs = deque()
+        self.ring = ring
+        self.watching = loop is None
+
+    cpdef post(self, BaseCall call, job=None):
+        cdef bint ring, sweep
+        jobs = self.jobs
+        with cython.critical_section(self):
+            jobs.append(call if job is None else job)
+            ring, sweep = self.watching, self.swept
+        PyThread_release_lock(self.bell)
+        if ring:
+            self.ring()
+        if sweep:
+            self.sweep()
+
+    def perform(self, BaseCall call, job=None):
+        cdef Latch latch
+        if job is None:
+            call.on_done = latch = Latch.__new__(Latch)
+            latch.mailbox = self
+        on_done = call.on_done
+        self.post(call, job)
+        if isinstance(on_done, Latch):
+            (<Latch>on_done).wait()
+
+    cpdef bint serve(self) except -1:
+        cdef bint found
+        job = None
+        jobs = self.jobs
+        look(self.bell)  # for each job, it rang at most once
+        with cython.critical_section(self):
+            closing = self.closing
+            found = len(jobs) > 0
+            if found:
+                job = jobs.popleft()
+        if not isinstance(job, BaseCall):
+            if job is not None:
+                job()
+        elif closing is None:
+            (<BaseCall>job).begin()
+        else:
+            job.abort(RuntimeError(closing))
+        return found
+
+    def attend(self, timeout, dict descriptors):
+        cdef double start = now(), until = start + timeout if timeout is not None else FOREVER
+        cdef double due = min(until, start + spin_limit)
+        cdef bint rung = True, watched = False
+        cdef Lock opened
+        loop = self.loop
+        ready = self.state.ready
+        cdef Py_ssize_t timers = len(loop._scheduled)
+        self.owner = PyThread_get_thread_ident()
+        self.attending = True
+        try:
+            while rung:
+                while self.serve():
+                    watched = len(descriptors) > 1
+                    if ready or loop._stopping or len(loop._scheduled) > timers or now() >= (due if watched else until):
+                        return False
+                    if self.jobs:
+                        self.publish()
+                if ready or loop._stopping or until <= start:
+                    return False
+                watched = len(descriptors) > 1
+                latch, self.finished = self.finished, None
+                opened = NULL if latch is None else (<Latch>latch).lock
+                with nogil:
+                    if opened is not NULL:
+                        PyThread_release_lock(opened)
+                    rung = spin(self.bell, min(spin_limit, (due if watched else until) - now()), &self.rest)
+                    if not rung and not watched:
+                        rung = park(self.bell, until)
+                latch = None
+            return watched
+        finally:
+            self.attending = False
+            self.publish()
+
+    def watched(self, select, timeout):
+        cdef bint waiting
+        with cython.critical_section(self):
+            self.watching = True
+            waiting = len(self.jobs) == 0
+        try:
+            return select(timeout if waiting else 0)
+        finally:
+            with cython.critical_section(self):
+                self.watching = False
+
+    def shut(self, reason):
+        with cython.critical_section(self):
+            self.closing = reason
+
+    def sweep(self):
+        self.owner = 0
+        self.publish()
+        with cython.critical_section(self):
+            self.swept = True
+        while self.serve():
+            pass
+
+    cdef bint is_about_to_wait(self):
+        return (
+            self.finished is None
+            and self.owner == PyThread_get_thread_ident()
+            and (self.attending or not self.state.ready)
+        )
+
+    cpdef publish(self):
+        latch, self.finished = self.finished, None
+        if latch is not None:
+            with nogil:
+                PyThread_release_lock((<Latch>latch).lock)
+
+
+cdef bint park(Lock lock, double until) noexcept nogil:
+    """Wait for `lock` until then; true if it was acquired."""
+    cdef double left = until - now()
+    cdef PY_TIMEOUT_T microseconds = -1
+    if left < DAY:
+        microseconds = 0 if left < 0 else 1 + <PY_TIMEOUT_T>(1e6 * left)
+    elif until < FOREVER:
+        microseconds = <PY_TIMEOUT_T>(1e6 * DAY)
+    return PyThread_acquire_lock_timed(lock, microseconds, 0) == PY_LOCK_ACQUIRED
+
+
+cdef class BaseCoroutine:
+    """What a coroutine of both worlds does often: to be awaited, and to be run."""
+
+    cdef readonly object coro
+    cdef object __weakref__
+
+    __class_getitem__ = classmethod(GenericAlias)
+
+    def __init__(self, coro):
+        self.coro = coro
+
+    def __await__(self):
+        coro = self.coro
+        if type(coro) is CoroutineType:
+            return (<Slots *>CoroutineType).tp_as_async.am_await(coro)
+        return coro.__await__()
+
+    def run(self, timeout=None, *, context=None):
+        """Run the coroutine from sync code and return its result: the same as `await` in async code.
+
+        `timeout`, in seconds, cancels the coroutine when it has passed, as `asyncio.wait_for` does: the
+        clean-up is waited for, and `TimeoutError` raised, with what the clean-up raised as its cause;
+        a value that the coroutine returns all the same is returned. Zero or less cancels at the first
+        suspension.
+
+        The coroutine sees the caller's context variables, and changes a copy of them; or `context`, if
+        given, in which the caller can then look for the changes. A context that is entered raises
+        `RuntimeError`.
+
+        Where it runs is told in the documentation's table: in this thread if no event loop runs here, on
+        a background thread otherwise, which blocks the loop that runs here. Ctrl-C cancels the
+        coroutine, waits for its clean-up and raises `KeyboardInterrupt`; a second one does not wait.
+        """
+        if timeout is None and context is None:
+            kept = this_thread.kept
+            if kept is not None and getattr(self.coro, "cr_await", None) is None:
+                result = (<Drive>kept).run(self.coro)
+                if result is not None:
+                    return result()
+        return self._run(timeout, context)()
+
+    def _run(self, timeout, context):
+        """Run the coroutine; return what returns or raises the outcome."""
+        raise NotImplementedError
+
+    def send(self, value, /):
+        """Resume the coroutine, as `coroutine.send` does."""
+        return self.coro.send(value)
+
+    def throw(self, *args):
+        """Raise an exception in the coroutine, as `coroutine.throw` does."""
+        return self.coro.throw(*args)
+
+    def close(self):
+        """End the coroutine, as `coroutine.close` does."""
+        self.coro.close()

@@ -1,0 +1,153 @@
+"""Calls and sessions: what the core leaves to do, since it is done less often."""
+
+from asyncio import CancelledError, Task, current_task
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from ._core import BaseCall, BaseSession, Step, drop_frame, outcome, raise_as_is, running
+
+
+class Call(BaseCall):
+    """One coroutine on its way to its outcome, which may be a timeout or a cancel."""
+
+    __slots__ = ()
+
+    def go_on(self) -> None:
+        task, loop = self.task, self.loop
+        assert task is not None
+        task.add_done_callback(self.settle)
+        if self.timeout is None:
+            return
+        state = getattr(loop, "state", None)
+        if self.timeout > 0:
+            self.timer = loop.call_later(self.timeout, self.expire)
+        elif state is not None and state.eager:
+            self.expire()
+        else:  # after the first step
+            loop.call_soon(self.expire)
+
+    def expire(self) -> None:
+        """Cancel because the time is up."""
+        if self.task is not None and not self.task.done():
+            self.instead = TimeoutError(f"the coroutine did not finish within {self.timeout:g} seconds")
+            self.task.cancel()
+
+    def settle_failed(self, task: "Task[Any]") -> None:
+        if not task.cancelled():
+            error = task.exception()
+            if isinstance(error, Exception):
+                self.fail(error)
+                return
+        try:
+            task.result()  # the CancelledError itself; any other without the loop's own frames
+        except BaseException as error:
+            drop_frame(error)
+            self.fail(error)
+
+    def cancel(self) -> None:
+        if self.result is not None:
+            return
+        if self.task is None:
+            self.abort(CancelledError())
+        else:
+            self.task.add_done_callback(self.settle)  # an interrupt may have come before the first one
+            self.task.cancel()
+
+    def abort(self, error: BaseException) -> None:
+        if self.coro is not None:
+            self.coro.close()
+            self.fail(error)
+
+
+def see_through(call: BaseCall, perform: Callable[..., object]) -> None:
+    """Have another thread take `call` to its end. An interrupt cancels it; a second one leaves.
+
+    `perform(call, job)` waits for the end of a call that is to begin now, or for which there is a `job`.
+    """
+    job: Callable[[], object] | None = None
+    interrupt: BaseException | None = None
+    try:
+        while call.result is None:
+            try:
+                perform(call, job)
+            except BaseException as error:
+                if interrupt is not None:
+                    raise
+                interrupt, job = error, call.cancel
+        if interrupt is not None:
+            raise interrupted(call, interrupt)
+    finally:
+        del interrupt
+
+
+def interrupted(call: BaseCall, interrupt: BaseException) -> BaseException:
+    """Return `interrupt`, which cancelled `call`, with what the clean-up raised as its cause."""
+    try:
+        call.take()()
+    except CancelledError:
+        pass
+    except BaseException as error:
+        interrupt.__cause__ = None if error is interrupt else error
+    return interrupt
+
+
+class Session(BaseSession):
+    """The task and context that a generator or a `with` lives in, and what becomes of a cancel there.
+
+    One that arrives between steps is not lost: where there is `on_cancel`, the `__aexit__` of a `with`, it is
+    thrown in at once, and the last step answers with the outcome; else it is given to the next step. When the
+    host closes, `on_cancel` or `on_close` runs in the task.
+    """
+
+    def is_here(self) -> bool:
+        """Whether the code that is running here runs in the session's task."""
+        return running() is self.loop and current_task() is self.task
+
+    def abandon(self, function: Callable[..., Awaitable[Any]]) -> None:
+        """Make `function` the last step, from wherever garbage collection runs."""
+        step = Step(self, function, (), True)
+        step.on_done = partial(self._report, step)
+        if self.host.perform_sometime(step):
+            self._report(step)
+
+    def _report(self, step: Step) -> None:
+        try:
+            step.take()()
+        except BaseException as error:
+            if self.host.gone is not None:  # which has closed it
+                return
+            message = "an error occurred while an abandoned generator was closed"
+            self.loop.call_exception_handler({"message": message, "exception": error})
+
+    async def cancel_between_steps(self, cancelled: CancelledError) -> None:
+        self.ended = self.lost = self.host.gone is not None
+        if self.on_cancel is not None:
+            on_cancel, self.on_cancel = self.on_cancel, None
+            result, raised = await outcome(on_cancel, CancelledError, cancelled, None)
+            self.early = partial(raise_as_is, raised or cancelled)
+            if raised is None and result():
+                self.early = _nothing_suppressed
+            if self.ended and raised is not None and raised is not cancelled:
+                raise raised
+        elif not self.ended:
+            self.cancelled = cancelled
+        elif self.on_close is not None:
+            await self.on_close()
+
+    def died(self, task: "Task[None]") -> None:
+        if self.current is not None:
+            self.current.abort(CancelledError())
+        self.end()
+
+
+def _nothing_suppressed() -> bool:
+    """Stand for an exit that has been: it suppressed its own cancel, and nothing of the body's."""
+    return False
+
+
+def keep_for_good(thing: object) -> None:
+    """Take a reference that is never given back, so that not even interpreter exit collects `thing`."""
+    import ctypes  # only a forked child needs it
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))

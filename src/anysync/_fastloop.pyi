@@ -1,0 +1,16 @@
+from ._pyloop import (
+    BaseCall as BaseCall,
+    BaseCoroutine as BaseCoroutine,
+    BaseSession as BaseSession,
+    Drive as Drive,
+    Latch as Latch,
+    LoopState as LoopState,
+    Mailbox as Mailbox,
+    Step as Step,
+    drop_frame as drop_frame,
+    load as load,
+    outcome as outcome,
+    raise_as_is as raise_as_is,
+    running as running,
+    thread as thread,
+)
