@@ -422,6 +422,7 @@ cdef class BaseSession(Holder):
 
     async def serve(self):
         cdef Step step
+        raised = None
         try:
             while not self.ended:
                 if self.current is None:
@@ -430,11 +431,13 @@ cdef class BaseSession(Holder):
                             raise CancelledError
                         await self.gate
                     except CancelledError as error:
-                        await self.cancel_between_steps(error.with_traceback(None))
+                        raised = error.with_traceback(None)
+                    if raised is not None:  # not inside `except`: Cython's coroutines may crash if they wait there
+                        await self.cancel_between_steps(raised)
+                        raised = None
                     continue
                 step = self.current
                 result = self.early
-                raised = None
                 if result is None:
                     if self.cancelled is not None:  # as if it had only just come
                         current_task().uncancel()
