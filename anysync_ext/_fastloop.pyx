@@ -384,28 +384,30 @@ cdef class BaseSession(Holder):
         self.gate.loop = self.loop
 
     def step(self, function, tuple args=(), bint last=False):
-        cdef Step step
+        cdef Step step = Step.__new__(Step)
+        step.session, step.loop, step.function, step.args, step.last = self, self.loop, function, args, last
+        if not isinstance(self.host, Drive) or not (<Drive>self.host).at_once(step):
+            self.host.perform(step)
+        return step.take()
+
+    def enter(self):
         cdef bint busy
         with cython.critical_section(self):
             busy, self.stepping = self.stepping, True
         if busy:
             raise RuntimeError("already running: another thread is inside a step of this object")
-        try:
-            step = Step.__new__(Step)
-            step.session, step.loop, step.function, step.args, step.last = self, self.loop, function, args, last
-            if not isinstance(self.host, Drive) or not (<Drive>self.host).at_once(step):
-                self.host.perform(step)
-            return step.take()
-        finally:
-            with cython.critical_section(self):
-                self.stepping = False
+
+    def leave(self):
+        with cython.critical_section(self):
+            self.stepping = False
 
     cpdef take(self, Step step):
         loop = self.loop
         cdef bint eager = self.state is not None and self.state.eager
         try:
             if self.ended:
-                raise RuntimeError("the loop that this object lived on has been closed")
+                gone = "the loop that this object lived on has been closed"
+                raise RuntimeError(gone if self.lost else "already running: another thread has just ended this object")
             self.current = step
             if self.task is not None:
                 self.gate.open(eager and not self.state.ready)

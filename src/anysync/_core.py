@@ -12,7 +12,7 @@ _extension = os.environ.get("ANYSYNC_EXTENSION", "")
 if _extension not in ("", "0", "1"):
     raise ImportError(f"ANYSYNC_EXTENSION must be 0, 1 or unset, not {_extension!r}")
 
-_spin = os.environ.get("ANYSYNC_SPIN_US", "50")
+_spin = os.environ.get("ANYSYNC_SPIN_US") or "50"
 try:
     spin_seconds = int(_spin) / 1e6
 except ValueError:

@@ -30,11 +30,14 @@ class Process:
     def __init__(self) -> None:
         #: how loops are made: `loop_factory` and `debug`, as `asyncio.Runner` takes them
         self.defaults: dict[str, Any] = {}
-        self.exiting = False
+        #: whether `exit` has been called, or never will be
+        self.exiting: bool = getattr(threading, "_SHUTTING_DOWN", False)
         self.start_afresh()
 
     def start_afresh(self) -> None:
         self.hosts: weakref.WeakSet[Host] = weakref.WeakSet()
+        #: those that must have ended before a subinterpreter does: its end is fatal otherwise
+        self.threads: set[threading.Thread] = set()
         vars(thread).clear()
         self.main_thread = threading.main_thread().ident
         self.background: ThreadHost | None = None
@@ -62,7 +65,7 @@ class Process:
     def newborn_here(self) -> "ThreadHost | None":
         """Return the host whose thread this is, if it does not serve yet: garbage is collected there too."""
         here = get_ident()
-        for host in tuple(self.newborn):
+        for host in self.newborn.copy():
             ident = host.thread.ident
             if ident == here or (ident is None and here not in (t.ident for t in threading.enumerate())):
                 return host
@@ -81,6 +84,8 @@ class Process:
         self.exiting = True
         for host in sorted(self.hosts, key=lambda host: host.exit_order):
             host.close()
+        for ours in self.threads:
+            ours.join()
 
 
 load(spin_seconds)
@@ -175,7 +180,7 @@ class Host:
             if not process.exiting:
                 raise
         finally:
-            for thing in tuple(self.open):
+            for thing in self.open.copy():
                 if isinstance(thing, BaseCall):  # posted too late
                     thing.abort(RuntimeError(self.gone))
 
@@ -198,6 +203,31 @@ class Host:
             self.loop.shut()
 
 
+class _Daemon(threading.Thread):
+    def start(self) -> None:
+        super().start()
+        process.threads.difference_update([other for other in process.threads.copy() if not other.is_alive()])
+        process.threads.add(self)
+
+
+class _NoDaemon(_Daemon):
+    """Does what our daemons do, where there are none: it serves the others to their end; `exit` joins it."""
+
+    daemon = True  # to `start`, which would have Python join it before
+
+    def start(self) -> None:
+        if process.exiting:  # Python 3.13 would start it, and die of it
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+        super().start()
+
+    def run(self) -> None:
+        self.daemon = False  # to threads that it starts
+        super().run()
+
+
 def new_thread(name: str, target: Callable[[], None]) -> threading.Thread:
     """Return a thread that begins with an empty context, also where threads inherit their starter's."""
-    return threading.Thread(target=Context().run, args=(target,), name=name, daemon=True)
+    try:
+        return _Daemon(target=Context().run, args=(target,), name=name, daemon=True)
+    except RuntimeError:  # in a subinterpreter
+        return _NoDaemon(target=Context().run, args=(target,), name=name, daemon=False)

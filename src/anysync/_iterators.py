@@ -68,8 +68,8 @@ class AnySyncIterator(AsyncIterator[Y_co], Iterator[Y_co]):
 
 
 def _steps(iterator: AnySyncIterator[Any]) -> Steps:
-    if iterator.__anysync_steps__ is None:
-        object.__setattr__(iterator, "__anysync_steps__", Steps())  # also where attributes are frozen
+    if iterator.__anysync_steps__ is None:  # also where attributes are frozen, and several threads come here
+        vars(iterator).setdefault("__anysync_steps__", Steps())
     return cast("Steps", iterator.__anysync_steps__)
 
 
@@ -89,7 +89,7 @@ def _in_task(
     if steps.world != "sync":
         steps.enter("sync")
     if steps.session is None:
-        steps.new_session(
+        steps.begin(
             ends=BaseException if hasattr(iterator, "asend") else StopAsyncIteration,
             # a session must not hold the object that sync code sees: its end would never come
             on_close=None if iterator.__anysync_source__ is None else _closer(iterator),

@@ -373,6 +373,8 @@ class KeptHost(Drive, Host):
         if not self.try_to_drive():
             if get_ident() != self._owner:  # at exit, and a daemon thread is in the middle of a call
                 keep_for_good(self)
+                if self._helper is not None:
+                    process.threads.discard(self._helper)
                 return
             self._follow(self._queue_up())
         if at_thread_end and (self.own_loop is None or not self.own_loop.spent):
@@ -395,7 +397,7 @@ class KeptHost(Drive, Host):
         self._ring()
 
     def _dismiss_followers(self) -> None:
-        for turn in tuple(self.followers):
+        for turn in self.followers.copy():
             turn.wake()
 
 

@@ -50,17 +50,16 @@ class AnySyncContextManager(
 
 
 def _steps(manager: AnySyncContextManager[Any]) -> Steps:
-    if manager.__anysync_steps_of_manager__ is None:
-        object.__setattr__(manager, "__anysync_steps_of_manager__", Steps())  # also if frozen
+    if manager.__anysync_steps_of_manager__ is None:  # also if frozen, and if several threads come here
+        vars(manager).setdefault("__anysync_steps_of_manager__", Steps())
     return cast("Steps", manager.__anysync_steps_of_manager__)
 
 
 def _enter(manager: AnySyncContextManager[Any]) -> Callable[[], Any]:
     """Enter `manager` in a session of its own; return what returns or raises the outcome."""
     steps = _steps(manager)
-    if steps.session is not None:
+    if steps.session is not None or not steps.begin(on_cancel=manager.__aexit__):
         raise RuntimeError("this context manager is entered already: leave it before it is entered again")
-    steps.new_session(on_cancel=manager.__aexit__)
     try:
         return steps.step(manager.__aenter__)
     except BaseException as error:

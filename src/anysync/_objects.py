@@ -1,5 +1,6 @@
 """Coroutines of both worlds, and what all objects of both worlds share."""
 
+from _thread import allocate_lock
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -171,6 +172,7 @@ class Steps:
 
     def __init__(self) -> None:
         self.session: Session | None = None
+        self._beginning = allocate_lock()
         self.choose_host: Callable[[], Host] | None = None
         self.context: Context | None = None
         self.world: str | None = None
@@ -186,18 +188,26 @@ class Steps:
                 f"begun in {self.world} code, cannot go on in {world} code: use one or the other"
             )
 
-    def new_session(self, **options: Any) -> None:
+    def begin(self, **options: Any) -> bool:
+        """Begin a session, unless another thread has just done so; say whether it did."""
         host = here() if self.choose_host is None else self.choose_host()
-        self.session = host.session(self.context, **options)
+        session = host.session(self.context, **options)
+        with self._beginning:
+            if self.session is None:
+                self.session = session
+            return self.session is session
 
     def step(
         self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...] = (), last: bool = False
     ) -> Callable[[], Any]:
         """Await `function(*args)` in the session; return what returns or raises its outcome."""
         session = self.session
-        assert session is not None
+        if session is None:
+            raise RuntimeError("already running: another thread has just ended this object")
+        session.enter()
         try:
             return session.step(function, args, last)
         finally:
             if session.task is None and not session.lost:  # ended by a step, or never begun
                 self.session = None
+            session.leave()

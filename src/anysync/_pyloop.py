@@ -421,16 +421,19 @@ class BaseSession:
     ) -> Callable[[], Any]:
         """Await `function(*args)` in the task; return what returns or raises its outcome.
 
-        A `last` step ends the session, and so does an exception that `ends` names.
+        A `last` step ends the session, and so does an exception that `ends` names. The caller has entered.
         """
+        step = Step(self, function, args, last)
+        self.host.perform(step)
+        return step.take()
+
+    def enter(self) -> None:
+        """Be the one who makes a step, or raise."""
         if not self._stepping.acquire(False):
             raise RuntimeError("already running: another thread is inside a step of this object")
-        try:
-            step = Step(self, function, args, last)
-            self.host.perform(step)
-            return step.take()
-        finally:
-            self._stepping.release()
+
+    def leave(self) -> None:
+        self._stepping.release()
 
     def take(self, step: Step) -> None:
         """Hand `step` to the task, which starts or goes on at once where the loop allows it."""
@@ -438,7 +441,10 @@ class BaseSession:
         state = getattr(loop, "state", None)
         try:
             if self.ended:
-                raise RuntimeError("the loop that this object lived on has been closed")
+                gone = "the loop that this object lived on has been closed"
+                raise RuntimeError(
+                    gone if self.lost else "already running: another thread has just ended this object"
+                )
             if self.task is not None:
                 self.current = step
                 # at once if nobody has waited longer for a turn

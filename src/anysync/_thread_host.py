@@ -34,6 +34,7 @@ class ThreadHost(Host):
             self.thread.start()
         except RuntimeError as error:
             process.newborn.discard(self)
+            process.hosts.discard(self)
             self.gone = str(error)
             self.loop.close()
             raise RuntimeError(f"sync code inside an event loop needs a thread of its own: {error}") from None
@@ -54,7 +55,7 @@ class ThreadHost(Host):
         if not isinstance(self.loop, Loop):  # it may have put off a stop, which would break off its closing
             with suppress(RuntimeError, KeyboardInterrupt, SystemExit):
                 self.loop.run_until_complete(asyncio.sleep(0))
-        for call in tuple(self.open):
+        for call in self.open.copy():
             if isinstance(call, BaseCall):
                 call.instead = RuntimeError(self.gone)
         try:
