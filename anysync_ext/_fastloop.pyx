@@ -701,14 +701,14 @@ cdef class Mailbox:
             self.sweep()
 
     def perform(self, BaseCall call, job=None):
-        cdef Latch latch
-        if job is None:
+        cdef Latch latch = call.on_done
+        if latch is None:
+            if call.result is not None:
+                return
             call.on_done = latch = Latch.__new__(Latch)
             latch.mailbox = self
-        on_done = call.on_done
         self.post(call, job)
-        if isinstance(on_done, Latch):
-            (<Latch>on_done).wait()
+        latch.wait()
 
     cpdef bint serve(self) except -1:
         cdef bint found

@@ -1,111 +1,202 @@
-"""What `compare.py` times, the same file for both installations: `python rows.py ROW WAY`, or `--list`."""
+"""What is measured: where, how each side does it, and the goals."""
 
 import asyncio
 import gc  # noqa: F401 (statements use it)
-import json
 import signal
-import subprocess  # noqa: F401 (statements use it)
+import subprocess
 import sys
 from asyncio import sleep
-from functools import cache
-from threading import Thread
+from collections.abc import Callable
+from statistics import median
+from threading import Thread  # noqa: F401 (ways use it)
 from time import perf_counter
 from timeit import Timer
+from typing import NamedTuple
 
-import pyperf
-
-from anysync import contextmanager, coroutine, generator
-
+OURS, PUBLISHED = "anysync", "anysync 1.0.2"
+RUN, RUNNER, KEPT = "`asyncio.run`", "`asyncio.Runner.run`, kept", "`loop.run_until_complete`, kept"
+THREADSAFE, PORTAL, FSSPEC = "`run_coroutine_threadsafe`", "anyio's blocking portal, kept", "fsspec's `sync`"
+ASGIREF, NEST, SYNCHRONICITY, UNSYNC = "asgiref", "nest-asyncio2", "synchronicity", "unsync"
+BARE, HANDOFF = "a bare coroutine", "a bare handoff to a thread, in C"
 ITEMS = 500
-runner, loop = asyncio.Runner(), asyncio.new_event_loop()
-signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it, which saves work
 
 
-async def bare():
+# What is called.
+
+
+async def nothing():
     """Never suspend."""
 
 
-f, g = coroutine(bare), coroutine(sleep)
+async def once():
+    await sleep(0)
 
 
-@generator
-async def items():
+async def numbers():
     for i in range(ITEMS):
         yield i
 
 
-@contextmanager
 async def empty():
     yield
 
 
-@cache
-def other_loop():
-    other = asyncio.new_event_loop()
-    Thread(target=other.run_forever, daemon=True).start()
-    return other
+ECHO = """
+import socket
+with socket.create_server(("127.0.0.1", 0)) as server:
+    print(server.getsockname()[1], flush=True)
+    with server.accept()[0] as connection:
+        while data := connection.recv(1000):
+            connection.sendall(data)
+"""
+connection = []
 
 
-def run_threadsafe(coro):
-    return asyncio.run_coroutine_threadsafe(coro, other_loop()).result()
+async def echo():
+    """Send a byte to a server in another process, and read it; connect at the first call, and keep that."""
+    if not connection:
+        server = subprocess.Popen([sys.executable, "-c", ECHO], stdout=subprocess.PIPE)
+        connection.extend(await asyncio.open_connection("127.0.0.1", int(server.stdout.readline())))
+    reader, writer = connection
+    writer.write(b"x")
+    return await reader.readexactly(1)
 
 
-def plain(statement, n):
-    """Return the seconds that `n` times the statement takes, as do all below."""
-    return Timer(statement, "gc.enable()", globals=globals()).timeit(n)
+# Where it is called: each returns the seconds that `n` times the statement takes.
 
 
-async def plain_in_async(statement, n):
-    return plain(statement, n)
+def plain(statement, names, n):
+    return Timer(statement, "gc.enable()", globals=names).timeit(n)
 
 
-def in_loop(statement, n):
-    return asyncio.run(plain_in_async(statement, n))
+async def plain_in_async(*args):
+    return plain(*args)
 
 
-def nested(statement, n):
+def in_loop(*args):
+    return asyncio.run(plain_in_async(*args))
+
+
+def nested(*args):
+    """Measure inside of a call that is itself made inside a loop."""
+    from anysync import run
+
     async def main():
-        return coroutine(plain_in_async)(statement, n).run()
+        return run(plain_in_async(*args))
 
     return asyncio.run(main())
 
 
-def awaiting(name, n):
+def awaiting(name, names, n):
     async def main(function):
         start = perf_counter()
         for _ in range(n):
             await function()
         return perf_counter() - start
 
-    return asyncio.run(main(globals()[name]))
+    return asyncio.run(main(names[name]))
 
 
-def in_fresh_interpreter(statement, n):
-    """Leave out what the interpreter's own start takes."""
+def in_fresh_interpreter(statement, names, n):
+    """Leave out what the interpreter's own start takes; one slow start would hide the difference."""
     start = "subprocess.run([sys.executable, '-I', '-c', {!r}], check=True)".format
-    return plain(start(statement), n) - plain(start("pass"), n)
+    both = [(plain(start(statement), names, 1), plain(start("pass"), names, 1)) for _ in range(7)]
+    with_it, without = map(median, zip(*both, strict=True))
+    return n * (with_it - without)
 
 
-# AnySync's way comes first, then the standard library's ways to do the same.
-ROWS = {
-    "`run()`, never suspends": (plain, "f().run()", "runner.run(bare())", "loop.run_until_complete(bare())"),
-    "`run()`, `sleep(0)`": (plain, "g(0).run()", "runner.run(sleep(0))", "loop.run_until_complete(sleep(0))"),
-    "`run()` in a loop, never suspends": (in_loop, "f().run()", "run_threadsafe(bare())"),
-    "`run()` in a loop, `sleep(0)`": (in_loop, "g(0).run()", "run_threadsafe(sleep(0))"),
-    "an item of `for x in gen()`": (plain, "for x in items(): pass"),
-    "an item of `for x in gen()` in a loop": (in_loop, "for x in items(): pass"),
-    "an empty `with`": (plain, "with empty(): pass"),
-    "an empty `with` in a loop": (in_loop, "with empty(): pass"),
-    "`run()` in a `run()` in a loop": (nested, "f().run()"),
-    "`await f()`": (awaiting, "f", "bare"),
-    "`import anysync`": (in_fresh_interpreter, "import anysync"),
+# How it is called: what each side does once, where `function` is what to call, and then each time.
+
+CALLS = {
+    OURS: ("from anysync import coroutine; call = coroutine(function)", "call().run()"),
+    RUNNER: ("runner = asyncio.Runner()", "runner.run(function())"),
+    KEPT: ("loop = asyncio.new_event_loop()", "loop.run_until_complete(function())"),
+    RUN: ("", "asyncio.run(function())"),
+    THREADSAFE: (
+        "loop = asyncio.new_event_loop(); Thread(target=loop.run_forever, daemon=True).start()",
+        "asyncio.run_coroutine_threadsafe(function(), loop).result()",
+    ),
+    FSSPEC: ("from fsspec.asyn import get_loop, sync; loop = get_loop()", "sync(loop, function)"),
+    PORTAL: (
+        "from anyio.from_thread import start_blocking_portal\n"
+        "kept = start_blocking_portal(); portal = kept.__enter__()",
+        "portal.call(function)",
+    ),
+    NEST: ("import nest_asyncio2; nest_asyncio2.apply()", "asyncio.run(function())"),
+    UNSYNC: ("from unsync import unsync; call = unsync(function)", "call().result()"),
+    SYNCHRONICITY: ("from synchronicity import Synchronizer; call = Synchronizer().wrap(function)", "call()"),
+    ASGIREF: ("from asgiref.sync import async_to_sync; call = async_to_sync(function)", "call()"),
+    HANDOFF: (
+        "import pyximport; pyximport.install(build_dir=sys.prefix + '/pyximport')\n"
+        "from handoff import Handoff; handoff = Handoff(); Thread(target=handoff.serve, daemon=True).start()",
+        "handoff(function)",
+    ),
 }
+FOR = {OURS: ("from anysync import generator; items = generator(function)", "for x in items(): pass")}
+WITH = {OURS: ("from anysync import contextmanager; cm = contextmanager(function)", "with cm(): pass")}
+AWAIT = {OURS: (CALLS[OURS][0], "call"), BARE: ("", "function")}
+IMPORT = {OURS: ("", "import anysync")}
 
-if sys.argv[1:] == ["--list"]:
-    print(json.dumps({row: ways for row, (_, *ways) in ROWS.items()}))
-else:
-    bench = pyperf.Runner(add_cmdline_args=lambda command, args: command.extend(args.row))
-    bench.argparser.add_argument("row", nargs=2)
-    row, way = bench.parse_args().row
-    time, inner_loops = ROWS[row][0], ITEMS if "items()" in way else 1
-    bench.bench_time_func(row, lambda n: time(way, n), inner_loops=inner_loops)
+
+class Row(NamedTuple):
+    """Goals are at least, a rival's time divided by ours; floors at most, our time divided by theirs."""
+
+    place: Callable[..., float]
+    function: Callable[..., object]
+    ways: dict[str, tuple[str, str]]
+    goals: dict[str, float | None]
+    pinned: dict[str, float] = {}  # noqa: RUF012 (never changed): the goals on one processor
+    floors: dict[str, float] = {}  # noqa: RUF012
+    items: int = 1  # that the statement goes through
+    growth: int = 0  # after how many calls to look at the memory
+
+    def prepare(self, side):
+        """Do what the side does once; return the function that measures `n` times what it does each time."""
+        signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        )  # background jobs ignore it, which saves work
+        once, each = self.ways[side]
+        names = {**globals(), "function": self.function}
+        exec(once, names)
+        return lambda n: self.place(each, names, n)
+
+
+NO_LOOP, IN_LOOP = "`.run()`, no loop, never suspends", "`.run()` in a loop, never suspends"
+IMPORTING = "`import anysync`, beyond a bare interpreter"
+MANY = 200_000
+anywhere = dict.fromkeys([PORTAL, NEST, UNSYNC, SYNCHRONICITY])
+
+ROWS = {
+    NO_LOOP: Row(
+        plain,
+        nothing,
+        CALLS,
+        {PUBLISHED: 100, RUNNER: 20, KEPT: 5} | dict.fromkeys([RUN, ASGIREF, THREADSAFE, FSSPEC]) | anywhere,
+        growth=MANY,
+    ),
+    "`.run()`, no loop, one `sleep(0)`": Row(plain, once, CALLS, {KEPT: 0.95}, growth=MANY),
+    "an echo over a kept TCP connection, no loop": Row(plain, echo, CALLS, {KEPT: 0.95}),
+    IN_LOOP: Row(
+        in_loop,
+        nothing,
+        CALLS,
+        {PUBLISHED: 40, THREADSAFE: 10, FSSPEC: 10} | anywhere | dict.fromkeys([RUN, RUNNER, KEPT, ASGIREF]),
+        pinned={PUBLISHED: 12, THREADSAFE: 4, FSSPEC: 4},
+        floors={HANDOFF: 1.6},
+        growth=MANY,
+    ),
+    "`.run()` in a loop, one `sleep(0)`": Row(
+        in_loop, once, CALLS, {PUBLISHED: 15, THREADSAFE: 4}, growth=MANY
+    ),
+    "an item of `for x in gen()`, no loop": Row(
+        plain, numbers, FOR, {PUBLISHED: 60}, items=ITEMS, growth=MANY // ITEMS
+    ),
+    "an item of `for x in gen()` in a loop": Row(
+        in_loop, numbers, FOR, {PUBLISHED: 25}, items=ITEMS, growth=MANY // ITEMS
+    ),
+    "an empty `with`, no loop": Row(plain, empty, WITH, {PUBLISHED: 25}, growth=MANY),
+    "an empty `with` in a loop": Row(in_loop, empty, WITH, {PUBLISHED: 12}, growth=MANY),
+    "a re-entrant `.run()`, on a new thread": Row(nested, nothing, CALLS, {PUBLISHED: 6}, growth=MANY // 20),
+    "`await f()`": Row(awaiting, nothing, AWAIT, {PUBLISHED: 2.4}, floors={BARE: 4.5}, growth=MANY),
+    IMPORTING: Row(in_fresh_interpreter, nothing, IMPORT, {PUBLISHED: 4}),
+}

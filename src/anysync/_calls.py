@@ -60,23 +60,15 @@ class Call(BaseCall):
             self.fail(error)
 
 
-def see_through(call: BaseCall, perform: Callable[..., object]) -> None:
-    """Have another thread take `call` to its end. An interrupt cancels it; a second one leaves.
+def see_through(call: BaseCall, perform: Callable[..., object], interrupt: BaseException) -> None:
+    """Cancel `call`, which another thread takes to its end: `interrupt` broke into waiting for that.
 
-    `perform(call, job)` waits for the end of a call that is to begin now, or for which there is a `job`.
+    Its clean-up is waited for, `perform(call, job)` having the thread do the job; a second interrupt leaves.
     """
-    job: Callable[[], object] | None = None
-    interrupt: BaseException | None = None
     try:
-        while call.result is None:
-            try:
-                perform(call, job)
-            except BaseException as error:
-                if interrupt is not None:
-                    raise
-                interrupt, job = error, call.cancel
-        if interrupt is not None:
-            raise interrupted(call, interrupt)
+        if call.result is None:
+            perform(call, call.cancel)
+        raise interrupted(call, interrupt)
     finally:
         del interrupt
 

@@ -36,7 +36,7 @@ class Process:
 
     def start_afresh(self) -> None:
         self.hosts: weakref.WeakSet[Host] = weakref.WeakSet()
-        #: those that must have ended before a subinterpreter does: its end is fatal otherwise
+        #: those of a subinterpreter, whose end is fatal before theirs
         self.threads: set[threading.Thread] = set()
         vars(thread).clear()
         self.main_thread = threading.main_thread().ident
@@ -203,14 +203,7 @@ class Host:
             self.loop.shut()
 
 
-class _Daemon(threading.Thread):
-    def start(self) -> None:
-        super().start()
-        process.threads.difference_update([other for other in process.threads.copy() if not other.is_alive()])
-        process.threads.add(self)
-
-
-class _NoDaemon(_Daemon):
+class _NoDaemon(threading.Thread):
     """Does what our daemons do, where there are none: it serves the others to their end; `exit` joins it."""
 
     daemon = True  # to `start`, which would have Python join it before
@@ -219,6 +212,8 @@ class _NoDaemon(_Daemon):
         if process.exiting:  # Python 3.13 would start it, and die of it
             raise RuntimeError("can't create new thread at interpreter shutdown")
         super().start()
+        process.threads.difference_update([other for other in process.threads.copy() if not other.is_alive()])
+        process.threads.add(self)
 
     def run(self) -> None:
         self.daemon = False  # to threads that it starts
@@ -228,6 +223,6 @@ class _NoDaemon(_Daemon):
 def new_thread(name: str, target: Callable[[], None]) -> threading.Thread:
     """Return a thread that begins with an empty context, also where threads inherit their starter's."""
     try:
-        return _Daemon(target=Context().run, args=(target,), name=name, daemon=True)
+        return threading.Thread(target=Context().run, args=(target,), name=name, daemon=True)
     except RuntimeError:  # in a subinterpreter
         return _NoDaemon(target=Context().run, args=(target,), name=name, daemon=False)

@@ -8,11 +8,9 @@ from ._thread_host import ThreadHost
 
 def here() -> Host:
     """Return the host that serves a call made here: the documentation's table, row by row."""
-    busy = None if thread.busy is None else process.busy()
-    loop = running()
-    if loop is None and busy is None:
-        host = thread.kept
-        return _keep() if host is None or host.gone is not None else host
+    if (thread.busy is None or process.busy() is None) and running() is None:
+        kept = thread.kept
+        return _keep() if kept is None or kept.gone is not None else kept
     if thread.server is not None:
         return thread.server.nested()
     newborn = process.newborn_here() if process.newborn else None

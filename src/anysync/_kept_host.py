@@ -124,7 +124,10 @@ class KeptHost(Drive, Host):
         elif busy is self or loop is self.loop:
             call.abort(RuntimeError("would wait for itself: this object lives on the loop that runs here"))
         elif busy is not None or loop is not None:
-            see_through(call, self._post_and_wait)
+            try:
+                self._post_and_wait(call)
+            except BaseException as error:
+                see_through(call, self._post_and_wait, error)
         else:
             self._perform_here(call)
 
@@ -134,12 +137,11 @@ class KeptHost(Drive, Host):
             self._perform_here(call)  # `here` has just seen that no loop runs in this thread
         return call.take()
 
-    def _post_and_wait(self, call: BaseCall, job: Callable[[], object] | None) -> None:
-        if job is None:
-            call.on_done = Latch()
-        latch = call.on_done
-        self.post(call, job)
-        if isinstance(latch, Latch):
+    def _post_and_wait(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
+        latch = Latch() if call.on_done is None and call.result is None else call.on_done
+        if isinstance(latch, Latch):  # else it has ended meanwhile
+            call.on_done = latch
+            self.post(call, job)
             latch.wait()
 
     def _take_over(

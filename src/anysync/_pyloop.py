@@ -607,12 +607,11 @@ class Mailbox:
             self.sweep()
 
     def perform(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
-        """Post, and wait for the end of `call`; with a `job` for it, for a call that was posted before."""
-        if job is None:
-            call.on_done = Latch()
-        latch = call.on_done
-        self.post(call, job)
-        if isinstance(latch, Latch):
+        """Have the thread begin `call`, or do `job` for it, and wait for its end."""
+        latch = Latch() if call.on_done is None and call.result is None else call.on_done
+        if isinstance(latch, Latch):  # else it has ended meanwhile
+            call.on_done = latch
+            self.post(call, job)
             latch.wait()
 
     def serve(self) -> bool:

@@ -27,6 +27,7 @@ class ThreadHost(Host):
         self._transient = transient
         self._nested: weakref.WeakKeyDictionary[asyncio.Task[Any], ThreadHost] = weakref.WeakKeyDictionary()
         self._serving = True
+        self._ident = 0
         self._mailbox: Mailbox = getattr(self.loop, "mailbox", None) or Mailbox(None, self._ring)
         self.thread = new_thread(name, self._main)
         process.newborn.add(self)
@@ -45,6 +46,7 @@ class ThreadHost(Host):
 
     def _main(self) -> None:
         thread.server = self
+        self._ident = get_ident()
         process.newborn.discard(self)
         while self.gone is None:
             with suppress(KeyboardInterrupt, SystemExit):
@@ -75,12 +77,14 @@ class ThreadHost(Host):
         return host
 
     def perform(self, call: BaseCall) -> None:
-        if get_ident() == self.thread.ident:
+        if get_ident() == self._ident:
             call.abort(RuntimeError("would wait for itself: this object lives on the loop that runs here"))
             return
         self.open.add(call)
         try:
-            see_through(call, self._mailbox.perform)
+            self._mailbox.perform(call)
+        except BaseException as error:
+            see_through(call, self._mailbox.perform, error)
         finally:
             self.open.discard(call)
             if self._transient and not self.open:
@@ -97,7 +101,7 @@ class ThreadHost(Host):
     def close(self, reason: str = "the thread that this object lived on has ended") -> None:
         if self.gone is None:
             self._stop(reason)
-        if get_ident() != self.thread.ident:
+        if get_ident() != self._ident:
             self.thread.join()
 
     def give_up(self, reason: str) -> None:
