@@ -694,7 +694,8 @@ cdef class Mailbox:
         with cython.critical_section(self):
             jobs.append(call if job is None else job)
             ring, sweep = self.watching, self.swept
-        PyThread_release_lock(self.bell)
+            look(self.bell)  # in case it rings already: what is not locked must not be released
+            PyThread_release_lock(self.bell)
         if ring:
             self.ring()
         if sweep:
@@ -714,7 +715,7 @@ cdef class Mailbox:
         cdef bint found
         job = None
         jobs = self.jobs
-        look(self.bell)  # for each job, it rang at most once
+        look(self.bell)  # it may have rung for this job
         with cython.critical_section(self):
             closing = self.closing
             found = len(jobs) > 0
