@@ -408,16 +408,16 @@ cdef class BaseSession(Holder):
             if self.ended:
                 gone = "the loop that this object lived on has been closed"
                 raise RuntimeError(gone if self.lost else "already running: another thread has just ended this object")
+            check_free(self.context)
             self.current = step
             if self.task is not None:
                 self.gate.open(eager and not self.state.ready)
                 return
-            check_free(self.context)
             self.host.open.add(self)
             if eager:
-                self.start(loop, self.serve(), self.context)
+                self.start(loop, self.live(), self.context)
             else:
-                self.task = loop.create_task(self.serve(), context=self.context)
+                self.task = loop.create_task(self.live(), context=self.context)
                 self.task.add_done_callback(self.died)  # it may be cancelled before it runs
         except BaseException as error:
             step.abort(error)
@@ -478,6 +478,7 @@ cdef class Drive:
 
     cdef public object loop, own_loop, open, gone, followers
     cdef public bint transient
+    cdef bint entered
     cdef LoopState state
     cdef tuple hooks
     cdef dict options
@@ -512,10 +513,12 @@ cdef class Drive:
             return False
         try:
             call.begin()
+            if call.result is None:
+                self._perform_here(call, True)  # which leaves when it has told that this thread drives
         finally:
-            self.leave(call.result is not None)
-        if call.result is None:
-            self._perform_here(call, True)
+            if self.entered:
+                self.leave()
+                self.give_back()
         return True
 
     cdef run(self, coro):
@@ -523,22 +526,26 @@ cdef class Drive:
         if not tasks_start_eagerly or not self.enter():
             return None
         result = interrupt = None
-        task = (<Slots *>Task).tp_new(<type>Task, (), NULL)
         try:
-            (<Slots *>Task).tp_init(task, (coro,), self.options)
-            if task.done() and not task.cancelled() and task.exception() is None:
-                result = task.result
-        except (KeyboardInterrupt, SystemExit) as error:
-            drop_frame(error)
-            if not task.done():
-                interrupt = error
-        except BaseException as error:
-            drop_frame(error)
-            coro.close()
-            result = partial(raise_, error)
+            task = (<Slots *>Task).tp_new(<type>Task, (), NULL)
+            try:
+                (<Slots *>Task).tp_init(task, (coro,), self.options)
+                if task.done() and not task.cancelled() and task.exception() is None:
+                    result = task.result
+            except (KeyboardInterrupt, SystemExit) as error:
+                drop_frame(error)
+                if not task.done():
+                    interrupt = error
+            except BaseException as error:
+                drop_frame(error)
+                result = partial(raise_, error)
+                if isinstance(error, Exception) and hasattr(coro, "close"):  # else it is no coroutine
+                    coro.close()
+            return self._take_over(coro, task, interrupt) if result is None else result
         finally:
-            self.leave(result is not None or task.done())
-        return self._take_over(coro, task, interrupt) if result is None else result
+            if self.entered:
+                self.leave()
+                self.give_back()
 
     cdef bint enter(self) except -1:
         cdef PyThreadState *thread = PyThreadState_Get()
@@ -566,9 +573,10 @@ cdef class Drive:
         thread.async_gen_firstiter, thread.async_gen_finalizer = <PyObject *>self.hooks[0], <PyObject *>self.hooks[1]
         Py_INCREF(self.hooks[0])
         Py_INCREF(self.hooks[1])
+        self.entered = True
         return True
 
-    cdef leave(self, bint for_good):
+    cpdef leave(self):
         cdef PyThreadState *thread = PyThreadState_Get()
         cdef PyObject *firstiter = thread.async_gen_firstiter
         cdef PyObject *finalizer = thread.async_gen_finalizer
@@ -576,9 +584,8 @@ cdef class Drive:
         Py_XDECREF(firstiter)
         Py_XDECREF(finalizer)
         self.own_loop._thread_id = None
+        self.entered = False
         set_running_loop(None)
-        if for_good:
-            self.give_back()
 
     cdef give_back(self):
         self.stop_driving()

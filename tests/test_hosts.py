@@ -1,18 +1,27 @@
 """What the rooms inside do when something unlikely happens."""
 
 import asyncio
+import contextvars
+import io
+import signal
 import sys
 import threading
 from asyncio import CancelledError
 
 import pytest
-from places import in_loop, in_thread
+from places import everywhere, in_loop, in_thread
+from scripts import script
 
 import anysync
 from anysync._core import Step, thread as state
 from anysync._host import process
 from anysync._hosts import here
 from anysync._on_asyncio import Loop
+
+
+@anysync.coroutine
+async def works():
+    return 1
 
 
 async def thread():
@@ -97,3 +106,88 @@ def test_options_that_are_no_mapping_are_refused():
 
 def test_a_timeout_longer_than_a_float_can_tell_never_comes():
     assert anysync.run(thread(), timeout=10**400) is threading.current_thread()
+
+
+@everywhere
+def test_what_is_no_coroutine_leaves_the_loop_free(place):
+    def call():
+        anysync.run(thread())
+        with pytest.raises(TypeError, match="a coroutine was expected"):
+            anysync.AnySyncCoroutine(5).run()
+        return anysync.AnySyncCoroutine(thread()).submit().result(20)
+
+    assert place(call) is not None
+
+
+@script
+def test_a_call_from_a_signal_handler_leaves_the_driver_its_place():
+    """Wherever a signal arrives between the first step and the turns of the loop."""
+
+    @anysync.contextmanager
+    async def beating():
+        async def beats():
+            while True:
+                await asyncio.sleep(0.0005)
+
+        task = asyncio.create_task(beats())
+        yield
+        task.cancel()
+
+    async def sleeps():
+        await asyncio.sleep(0.0005)
+        return 1
+
+    def handler(signum, frame):
+        handled.append(works().run())
+
+    handled = []
+    in_loop(lambda: works().run())
+    signal.signal(signal.SIGALRM, handler)
+    with beating():
+        for microseconds in range(1000):
+            signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + microseconds % 100))
+            assert anysync.run(sleeps()) == 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    assert set(handled) == {1}
+
+
+@everywhere
+def test_a_task_that_waits_for_its_next_step_can_be_shown(place):
+    @anysync.generator
+    async def items():
+        yield asyncio.current_task()
+        yield
+
+    async def shown(task):
+        file = io.StringIO()
+        task.print_stack(file=file)
+        return repr(task), file.getvalue()
+
+    def call():
+        steps = items()
+        name, stack = anysync.run(shown(next(steps)))
+        steps.close()
+        return name, stack
+
+    name, stack = place(call)
+    assert "pending" in name
+    assert "Stack for <Task pending" in stack
+
+
+@everywhere
+def test_a_context_that_is_entered_between_steps_is_refused_for_that_step(place):
+    @anysync.generator
+    async def items():
+        yield 1
+        yield 2
+
+    def call():
+        context = contextvars.copy_context()
+        with anysync.Runner() as runner:
+            steps = runner.iterate(items(), context=context)
+            found = [next(steps)]
+            with pytest.raises(RuntimeError, match="is entered already"):
+                context.run(next, steps)
+            return found + list(steps)
+
+    assert place(call) == [1, 2]

@@ -2,6 +2,7 @@
 
 from asyncio import CancelledError, Task, current_task
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -56,7 +57,8 @@ class Call(BaseCall):
 
     def abort(self, error: BaseException) -> None:
         if self.coro is not None:
-            self.coro.close()
+            with suppress(Exception):  # it may be no coroutine, which is the error then
+                self.coro.close()
             self.fail(error)
 
 
@@ -91,6 +93,10 @@ class Session(BaseSession):
     thrown in at once, and the last step answers with the outcome; else it is given to the next step. When the
     host closes, `on_cancel` or `on_close` runs in the task.
     """
+
+    async def live(self) -> None:
+        # a coroutine of Python's own: `Task.print_stack` cannot show one of Cython's
+        await self.serve()
 
     def is_here(self) -> bool:
         """Whether the code that is running here runs in the session's task."""

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
-from inspect import CORO_CREATED, getcoroutinestate
 from signal import SIGINT, default_int_handler
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -148,9 +147,8 @@ class KeptHost(Drive, Host):
         self, coro: "Coro", task: "Task[Any]", interrupt: BaseException | None
     ) -> Callable[[], Any]:
         """Take to its end what has begun here in `task`; `interrupt`, if not None, broke into that."""
-        if interrupt is not None and getcoroutinestate(coro) == CORO_CREATED:
+        if interrupt is not None and not getattr(coro, "cr_suspended", False):  # it has not begun
             coro.close()
-            self.let_go()
             raise interrupt
         call = Call(self.loop, coro)
         call.task = task
@@ -166,9 +164,11 @@ class KeptHost(Drive, Host):
         return call.take()
 
     def _perform_here(self, call: BaseCall, begun: bool = False) -> None:
-        """Take `call` to its end in this thread; if it has `begun`, this thread drives already."""
+        """Take `call` to its end in this thread, which drives already if it has `begun`, in `at_once`."""
         try:
             thread.busy = self, sys._getframe()  # pyright: ignore[reportPrivateUsage]
+            if begun:
+                self.leave()  # not before: who looks for a loop here must not find that nobody drives
             self._drive(call, begun)
         finally:
             thread.busy = None

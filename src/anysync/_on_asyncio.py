@@ -12,6 +12,7 @@ from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
+from weakref import getweakrefcount
 
 from ._core import LoopState, Mailbox
 
@@ -135,6 +136,7 @@ class Loop(_PlatformLoop):
             or not self.state.eager
             or self._closed
             or len(self._selector.get_map()) > 1
+            or getweakrefcount(self)  # where libraries keep what they know of a loop
         )
 
     def expect_signals(self) -> None:

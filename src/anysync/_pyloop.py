@@ -445,23 +445,26 @@ class BaseSession:
                 raise RuntimeError(
                     gone if self.lost else "already running: another thread has just ended this object"
                 )
+            check_free(self.context)
+            self.current = step
             if self.task is not None:
-                self.current = step
                 # at once if nobody has waited longer for a turn
                 self._gate.open(state is not None and state.eager and not state.ready)
                 return
-            check_free(self.context)
-            self.current = step
             self.host.open.add(self)
             if state is not None and state.eager:
-                _start(self, loop, self._serve(), self.context)
+                _start(self, loop, self.live(), self.context)
             else:
-                self.task = task = loop.create_task(self._serve(), context=self.context)
+                self.task = task = loop.create_task(self.live(), context=self.context)
                 task.add_done_callback(self.died)  # it may be cancelled before it runs
         except BaseException as error:
             step.abort(error)
 
-    async def _serve(self) -> None:
+    def live(self) -> Coro:
+        """Return the coroutine of the task, which serves."""
+        raise NotImplementedError
+
+    async def serve(self) -> None:
         try:
             while not self.ended:
                 if self.current is None:
@@ -545,6 +548,9 @@ class Drive:
 
     def driven(self) -> bool:
         return bool(self._driver)
+
+    def leave(self) -> None:
+        """Undo what `at_once` did to the thread, which goes on with a call that has not ended."""
 
     def at_once(self, call: BaseCall) -> bool:
         """Begin `call` here if nothing else has to be seen to, and say whether it has ended.

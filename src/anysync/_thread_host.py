@@ -121,10 +121,15 @@ class ThreadHost(Host):
 
 
 def _spare_loop() -> Loop:
-    try:
-        return mailbox_loop(process.spare.pop())
-    except IndexError:
-        return mailbox_loop()
+    """Return a loop that has been used, if there is one that is still as new, else a new one."""
+    while True:
+        try:
+            loop = process.spare.pop()
+        except IndexError:
+            return mailbox_loop()
+        if loop.as_new:
+            return mailbox_loop(loop)
+        loop.close()  # another thread has found it, and left something
 
 
 def _spared(loop: asyncio.AbstractEventLoop) -> bool:
