@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from asyncio import CancelledError
+from types import SimpleNamespace
 
 import pytest
 from places import everywhere, in_loop, in_thread
@@ -14,7 +15,7 @@ from scripts import script
 
 import anysync
 from anysync._core import Step, thread as state
-from anysync._host import process
+from anysync._host import _NoDaemon, process
 from anysync._hosts import here
 from anysync._on_asyncio import Loop
 
@@ -191,3 +192,29 @@ def test_a_context_that_is_entered_between_steps_is_refused_for_that_step(place)
             return found + list(steps)
 
     assert place(call) == [1, 2]
+
+
+def test_a_thread_that_is_no_daemon_is_joined_at_exit_and_starts_none(monkeypatch):
+    ran = []
+    ours = _NoDaemon(target=lambda: ran.append(threading.current_thread().daemon), daemon=False)
+    ours.start()
+    assert ours in process.threads
+    ours.join()
+    other = _NoDaemon(target=list, daemon=False)
+    other.start()
+    assert ours not in process.threads
+    other.join()
+    process.threads.discard(other)
+    assert ran == [False]
+    monkeypatch.setattr(process, "exiting", True)
+    with pytest.raises(RuntimeError, match="at interpreter shutdown"):
+        _NoDaemon(target=list, daemon=False).start()
+
+
+@pytest.mark.parametrize("ident", ["mine", None, 1])
+def test_a_thread_that_does_not_serve_yet_is_known_by_its_number_or_by_having_none(monkeypatch, ident):
+    host = SimpleNamespace(thread=SimpleNamespace(ident=threading.get_ident() if ident == "mine" else ident))
+    monkeypatch.setattr(process, "newborn", [host])
+    if ident is None:
+        monkeypatch.setattr(threading, "enumerate", list)
+    assert process.newborn_here() is (None if ident == 1 else host)
