@@ -296,6 +296,7 @@ def test_the_helper_ends_with_the_thread_that_it_helps() -> None:
     helpers, worker = Helpers(), Worker()
     (helper,) = worker(use)
     worker.end()
+    helper.join(WATCHDOG)  # it has a few lines of `threading` left when its loop is closed
     assert not helper.is_alive()
 
 
