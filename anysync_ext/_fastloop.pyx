@@ -24,7 +24,7 @@ cdef extern from "Python.h":
 
     ctypedef struct Slots "PyTypeObject":
         object (*tp_new)(type, object, void *)
-        int (*tp_init)(object, object, object) except -1
+        int (*tp_init)(object, object, object) except? -1
         AsyncSlots *tp_as_async
 
     ctypedef struct PyThreadState:
@@ -156,23 +156,25 @@ cdef class Holder:
     cdef int start(self, loop, coro, context) except -1:
         try:
             self.first_step(loop, coro, context)
-        except (KeyboardInterrupt, SystemExit) as error:
-            if self.task is None or not self.task.done():
+        except BaseException as error:
+            interrupt = bare_interrupt(error)
+            if self.task is None or interrupt is None or not (self.task.done() or self.task._coro):
+                self.task = None
                 raise
+            if not self.task.done():
+                raise interrupt from None
             drop_frame(error)
             drop_frame(error)
-        except BaseException:
-            self.task = None
-            raise
         return 0
 
     cdef int first_step(self, loop, coro, context) except -1:
         cdef Catch catch
         if tasks_start_eagerly:
             self.task = (<Slots *>Task).tp_new(<type>Task, (), NULL)
-            return (<Slots *>Task).tp_init(
-                self.task, (coro,), {"loop": loop, "context": context, "eager_start": True}
-            )
+            options = {"loop": loop, "context": context, "eager_start": True}
+            if (<Slots *>Task).tp_init(self.task, (coro,), options) < 0:
+                raise SystemError  # as from Python, if garbage collection met the interrupt first
+            return 0
         loop.call_soon = catch = Catch.__new__(Catch)
         catch.scheduled = []
         try:
@@ -191,6 +193,14 @@ cdef class Holder:
         finally:
             PyContext_Exit(context)
         return 0
+
+
+cdef bare_interrupt(error):
+    """Return the interrupt that `error` is, or that Python's eager start has made a `SystemError` of."""
+    if isinstance(error, SystemError):
+        interrupt, error.__cause__, error.__context__ = error.__cause__, None, None
+        return interrupt or KeyboardInterrupt()
+    return error if isinstance(error, (KeyboardInterrupt, SystemExit)) else None
 
 
 cdef class BaseCall(Holder):
@@ -404,6 +414,7 @@ cdef class BaseSession(Holder):
     cpdef take(self, Step step):
         loop = self.loop
         cdef bint eager = self.state is not None and self.state.eager
+        coro = None
         try:
             if self.ended:
                 gone = "the loop that this object lived on has been closed"
@@ -414,12 +425,18 @@ cdef class BaseSession(Holder):
                 self.gate.open(eager and not self.state.ready)
                 return
             self.host.open.add(self)
+            coro = self.live()
             if eager:
-                self.start(loop, self.live(), self.context)
+                self.start(loop, coro, self.context)
             else:
-                self.task = loop.create_task(self.live(), context=self.context)
+                self.task = loop.create_task(coro, context=self.context)
                 self.task.add_done_callback(self.died)  # it may be cancelled before it runs
         except BaseException as error:
+            if step.result is not None or (self.task is not None and self.current is step):
+                raise  # an interrupt, after the task has begun with the step
+            if coro is not None:
+                coro.close()
+                self.host.open.discard(self)
             step.abort(error)
 
     async def serve(self):
@@ -511,10 +528,14 @@ cdef class Drive:
     cpdef bint at_once(self, BaseCall call) except -1:
         if not self.enter():
             return False
+        interrupt = None
         try:
-            call.begin()
-            if call.result is None:
-                self._perform_here(call, True)  # which leaves when it has told that this thread drives
+            try:
+                call.begin()
+            except BaseException as error:
+                interrupt = error
+            if call.result is None or interrupt is not None:
+                self._perform_here(call, True, interrupt)  # which leaves when it has told that this thread drives
         finally:
             if self.entered:
                 self.leave()
@@ -529,18 +550,19 @@ cdef class Drive:
         try:
             task = (<Slots *>Task).tp_new(<type>Task, (), NULL)
             try:
-                (<Slots *>Task).tp_init(task, (coro,), self.options)
+                if (<Slots *>Task).tp_init(task, (coro,), self.options) < 0:
+                    raise SystemError  # see `first_step`
                 if task.done() and not task.cancelled() and task.exception() is None:
                     result = task.result
-            except (KeyboardInterrupt, SystemExit) as error:
-                drop_frame(error)
-                if not task.done():
-                    interrupt = error
             except BaseException as error:
                 drop_frame(error)
-                result = partial(raise_, error)
-                if isinstance(error, Exception) and hasattr(coro, "close"):  # else it is no coroutine
-                    coro.close()
+                interrupt = bare_interrupt(error)
+                if interrupt is None or not (task.done() or task._coro):
+                    result = partial(raise_, error)
+                    if hasattr(coro, "close"):  # else it is no coroutine
+                        coro.close()
+                elif task.done():
+                    interrupt = None
             return self._take_over(coro, task, interrupt) if result is None else result
         finally:
             if self.entered:

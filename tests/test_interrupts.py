@@ -555,6 +555,85 @@ def test_calls_in_a_loop_work_after_ctrl_c_at_any_line_of_ours(use):
     assert line > 20
 
 
+async def tasks():
+    return len(asyncio.all_tasks())
+
+
+def run_it(log):
+    in_and_out(log).run()
+
+
+def run_it_in_time(log):
+    in_and_out(log).run(timeout=60)
+
+
+def iterate_over_it(log):
+    for _ in anysync.generator(in_and_out_with_yield)(log):
+        pass
+
+
+def enter_it(log):
+    with anysync.contextmanager(in_and_out_with_yield)(log):
+        pass
+
+
+@anysync.coroutine
+async def in_and_out(log):
+    log.append("in")
+    try:
+        await asyncio.sleep(0)
+    finally:
+        log.append("out")
+        await asyncio.sleep(0)
+
+
+async def in_and_out_with_yield(log):
+    log.append("in")
+    try:
+        await asyncio.sleep(0)
+        yield
+        await asyncio.sleep(0)
+    finally:
+        log.append("out")
+        await asyncio.sleep(0)
+
+
+@eager
+@pytest.mark.parametrize("use", ["run_it", "run_it_in_time", "iterate_over_it", "enter_it"])
+@script
+def test_ctrl_c_at_any_line_of_the_event_loop_is_followed_by_the_clean_up(use):
+    loop_code = asyncio.events.__file__, asyncio.base_events.__file__
+
+    def tell(unraisable):  # Python's eager start goes on with the interrupt set, and garbage may die there
+        if not isinstance(unraisable.exc_value, SystemError):
+            sys.__unraisablehook__(unraisable)
+
+    def trace(frame, event, _):
+        nonlocal lines
+        if frame.f_code.co_filename not in loop_code:
+            return None
+        if event == "line":
+            lines += 1
+            if lines == line:
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    sys.unraisablehook = tell
+    works().run()
+    line = lines = 0
+    while lines >= line:
+        line, lines, log = line + 1, 0, []
+        with suppress(KeyboardInterrupt):
+            sys.settrace(trace)
+            globals()[use](log)
+            assert lines < line, "the interrupt was lost"
+        sys.settrace(None)
+        assert works().run() == 1
+        assert log in ([], ["in", "out"])
+        assert anysync.run(tasks()) == 1
+    assert line > 20
+
+
 @places
 @script
 def test_no_interrupt_is_lost_whenever_it_comes(place):

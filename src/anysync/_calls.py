@@ -75,6 +75,25 @@ def see_through(call: BaseCall, perform: Callable[..., object], interrupt: BaseE
         del interrupt
 
 
+def cancel_interrupted(call: BaseCall) -> None:
+    """Cancel `call`: an interrupt broke into the thread that drives it.
+
+    It may have come while asyncio scheduled the task's next step, which would then never be taken. A task
+    that is initialized again, with its own coroutine, is the same task, and schedules a step.
+    """
+    session = call.session if isinstance(call, Step) else None
+    task: Any = (session or call).task
+    state = getattr(call.loop, "state", None)
+    if task is not None and state is not None and not task.done() and task._fut_waiter is None:
+        handles: list[Any] = list(state.ready)
+        if not any(getattr(handle._callback, "__self__", None) is task for handle in handles):
+            context = task.get_context() if hasattr(task, "get_context") else (session or call).context
+            task.__init__(task._coro, loop=call.loop, context=context, name=task.get_name())
+            if isinstance(session, Session):
+                task.add_done_callback(session.died)  # it is cancelled before it runs, if it has not begun
+    call.cancel()
+
+
 def interrupted(call: BaseCall, interrupt: BaseException) -> BaseException:
     """Return `interrupt`, which cancelled `call`, with what the clean-up raised as its cause."""
     try:

@@ -12,7 +12,7 @@ from signal import SIGINT, default_int_handler
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from ._calls import Call, interrupted, keep_for_good, see_through
+from ._calls import Call, cancel_interrupted, interrupted, keep_for_good, see_through
 from ._core import BaseCall, Drive, Latch, running, thread
 from ._host import Host, new_thread, process
 from ._on_asyncio import Loop, kept_loop
@@ -147,40 +147,40 @@ class KeptHost(Drive, Host):
         self, coro: "Coro", task: "Task[Any]", interrupt: BaseException | None
     ) -> Callable[[], Any]:
         """Take to its end what has begun here in `task`; `interrupt`, if not None, broke into that."""
-        if interrupt is not None and not getattr(coro, "cr_suspended", False):  # it has not begun
-            coro.close()
-            raise interrupt
         call = Call(self.loop, coro)
         call.task = task
         if task.done():
             call.settle(task)
-        elif interrupt is None:
-            call.go_on()
-            self._perform_here(call, begun=True)
         else:
-            call.cancel()
-            self._perform_here(call, begun=True)
-            raise interrupted(call, interrupt)
+            if interrupt is None:
+                call.go_on()
+            self._perform_here(call, True, interrupt)
         return call.take()
 
-    def _perform_here(self, call: BaseCall, begun: bool = False) -> None:
-        """Take `call` to its end in this thread, which drives already if it has `begun`, in `at_once`."""
+    def _perform_here(
+        self, call: BaseCall, begun: bool = False, interrupt: BaseException | None = None
+    ) -> None:
+        """Take `call` to its end in this thread, which drives already if it has `begun`, in `at_once`.
+
+        `interrupt`, if not None, broke into that.
+        """
         try:
             thread.busy = self, sys._getframe()  # pyright: ignore[reportPrivateUsage]
             if begun:
                 self.leave()  # not before: who looks for a loop here must not find that nobody drives
-            self._drive(call, begun)
+            self._drive(call, begun, interrupt)
         finally:
             thread.busy = None
         if self.transient and not self.open:
             self.close()
 
-    def _drive(self, call: BaseCall, begun: bool) -> None:
+    def _drive(self, call: BaseCall, begun: bool, interrupt: BaseException | None) -> None:
         """Take `call` to its end in this thread, or have it served by the one that is driving."""
         turn: _Turn | None = None
-        interrupt: BaseException | None = None
         driving = begun
         try:
+            if interrupt is not None:
+                cancel_interrupted(call)
             while call.result is None:
                 try:
                     driving = driving or self.try_to_drive() or (turn is not None and turn.promoted)
@@ -199,7 +199,7 @@ class KeptHost(Drive, Host):
                         raise
                     interrupt = error
                     if driving:
-                        call.cancel()
+                        cancel_interrupted(call)
                     else:
                         self.loop.call_soon_threadsafe(call.cancel)
             if interrupt is not None:

@@ -84,8 +84,8 @@ class Loop(_PlatformLoop):
             sys.set_asyncgen_hooks(*self._outer_hooks)
             self._outer_hooks = None
 
-    def caught(self, schedule: Callable[[], Task[Any]]) -> tuple[Task[Any], Callable[[], object]]:
-        """Call `schedule`, which schedules a step of the task that it returns; return the task and that step.
+    def caught(self, task: Task[Any], schedule: Callable[[], object]) -> Callable[[], object]:
+        """Call `schedule`, which schedules a step of `task`; return that step.
 
         What garbage collection schedules meanwhile waits for the next turn.
         """
@@ -98,7 +98,7 @@ class Loop(_PlatformLoop):
 
         self.call_soon = catch  # type: ignore[assignment]  # a task looks it up on the instance
         try:
-            task = schedule()
+            schedule()
         finally:
             del self.call_soon
         step: Callable[[], object] | None = None
@@ -108,7 +108,7 @@ class Loop(_PlatformLoop):
             else:
                 self._ready.append(handle)
         assert step is not None
-        return task, step
+        return step
 
     @property
     def idle(self) -> bool:

@@ -122,6 +122,8 @@ def check_free(context: Context) -> None:
         ) from None
 
 
+_new_task: Any = None  # until `load`
+
 if sys.version_info >= (3, 12):
 
     def _first_step(holder: Any, loop: "Loop", coro: Coro, context: Context) -> None:
@@ -129,13 +131,11 @@ if sys.version_info >= (3, 12):
         holder.task = _new_task(Task)
         holder.task.__init__(coro, loop=loop, context=context, eager_start=True)
 
-    _new_task: Any = None  # until `load`
-
 else:  # before Python 3.12
 
     def _first_step(holder: Any, loop: "Loop", coro: Coro, context: Context) -> None:
-        holder.task, step = loop.caught(lambda: Task(coro, loop=loop, context=context))
-        step()
+        holder.task = _new_task(Task)
+        loop.caught(holder.task, lambda: holder.task.__init__(coro, loop=loop, context=context))()
 
 
 def _start(holder: "BaseCall | BaseSession", loop: "Loop", coro: Coro, context: Context) -> None:
@@ -146,14 +146,24 @@ def _start(holder: "BaseCall | BaseSession", loop: "Loop", coro: Coro, context: 
     """
     try:
         _first_step(holder, loop, coro, context)
-    except (KeyboardInterrupt, SystemExit) as error:
-        if holder.task is None or not holder.task.done():
+    except BaseException as error:
+        task = cast("Any", holder).task
+        interrupt = bare_interrupt(error)
+        if interrupt is None or task is None or not (task._loop and (task.done() or task._coro)):
+            holder.task = None
             raise
+        if not task.done():
+            raise interrupt from None
         drop_frame(error)
         drop_frame(error)
-    except BaseException:
-        holder.task = None
-        raise
+
+
+def bare_interrupt(error: BaseException) -> BaseException | None:
+    """Return the interrupt that `error` is, or that Python's eager start has made a `SystemError` of."""
+    if isinstance(error, SystemError):
+        interrupt, error.__cause__, error.__context__ = error.__cause__, None, None
+        return interrupt or KeyboardInterrupt()
+    return error if isinstance(error, (KeyboardInterrupt, SystemExit)) else None
 
 
 class BaseCall:
@@ -439,6 +449,7 @@ class BaseSession:
         """Hand `step` to the task, which starts or goes on at once where the loop allows it."""
         loop: Any = self.loop
         state = getattr(loop, "state", None)
+        coro: Coro | None = None
         try:
             if self.ended:
                 gone = "the loop that this object lived on has been closed"
@@ -452,12 +463,18 @@ class BaseSession:
                 self._gate.open(state is not None and state.eager and not state.ready)
                 return
             self.host.open.add(self)
+            coro = self.live()
             if state is not None and state.eager:
-                _start(self, loop, self.live(), self.context)
+                _start(self, loop, coro, self.context)
             else:
-                self.task = task = loop.create_task(self.live(), context=self.context)
+                self.task = task = loop.create_task(coro, context=self.context)
                 task.add_done_callback(self.died)  # it may be cancelled before it runs
         except BaseException as error:
+            if step.result is not None or (self.task is not None and self.current is step):
+                raise  # an interrupt, after the task has begun with the step
+            if coro is not None:
+                coro.close()
+                self.host.open.discard(self)
             step.abort(error)
 
     def live(self) -> Coro:
