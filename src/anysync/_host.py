@@ -9,6 +9,7 @@ import weakref
 from _thread import get_ident
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from types import FrameType
@@ -38,6 +39,8 @@ class Process:
         self.hosts: weakref.WeakSet[Host] = weakref.WeakSet()
         #: those of a subinterpreter, whose end is fatal before theirs
         self.threads: set[threading.Thread] = set()
+        #: those of all hosts, by the thread that is about to fork
+        self.tasks: dict[int, set[asyncio.Task[Any]]] = {}
         vars(thread).clear()
         self.main_thread = threading.main_thread().ident
         self.background: ThreadHost | None = None
@@ -71,10 +74,23 @@ class Process:
                 return host
         return None
 
+    def about_to_fork(self) -> None:
+        """Note which tasks there are, which since Python 3.14 the child cannot be told."""
+        here = get_ident()
+        while here not in self.tasks:
+            with suppress(RuntimeError):  # another thread has just made a host
+                self.tasks[here] = {task for host in self.hosts for task in asyncio.all_tasks(host.loop)}
+
+    def has_forked(self) -> None:
+        """In the parent: forget the tasks."""
+        del self.tasks[get_ident()]
+
     def forked(self) -> None:
         """In the child: give up the parent's hosts, whose threads are not here."""
         for host in list(self.hosts):
             host.give_up("this object lives in the process that forked this one: make a new one here")
+        for task in self.tasks.get(get_ident(), ()):
+            _keep_task(task)
         for loop in self.spare:
             loop.shut()
         self.start_afresh()
@@ -88,11 +104,19 @@ class Process:
             ours.join()
 
 
+def _keep_task(task: "asyncio.Task[Any]") -> None:
+    """Never let a task be collected, nor complain that it is pending."""
+    keep_for_good(task)
+    cast("Any", task)._log_destroy_pending = False
+
+
 load(spin_seconds)
 process = Process()
 atexit.register(process.exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=process.forked)
+    if sys.version_info >= (3, 14):
+        os.register_at_fork(before=process.about_to_fork, after_in_parent=process.has_forked)
 
 
 class Host:
@@ -197,8 +221,7 @@ class Host:
         self.gone = reason
         keep_for_good(self)
         for task in asyncio.all_tasks(self.loop):
-            keep_for_good(task)
-            cast("Any", task)._log_destroy_pending = False
+            _keep_task(task)
         if isinstance(self.loop, Loop):
             self.loop.shut()
 
