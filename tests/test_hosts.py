@@ -55,11 +55,57 @@ def test_a_step_that_is_caught_leaves_other_callbacks_their_turn():
 
     loop, called = Loop(), []
     task = asyncio.Task.__new__(asyncio.Task)
-    loop.caught(task, schedule)()
+    step = loop.caught(task, schedule)
+    loop.enter()  # since Python 3.14, a task must be run by the loop that runs
+    step()
+    loop.leave()
     assert (task.done(), called) == (True, [])
     loop.run_until_complete(asyncio.sleep(0))
     assert called == ["later"]
     loop.close()
+
+
+def test_a_helper_that_is_woken_while_its_thread_ends_waits_to_be_told_who_closes_the_loop():
+    parked = threading.Event()
+
+    class Lock:
+        """Tells when the helper comes to wait for its bell, or has ended."""
+
+        def __init__(self):
+            self.lock = threading.Lock()
+            self.lock.acquire()
+
+        def acquire(self):
+            if self.lock.locked():
+                parked.set()
+            return self.lock.acquire()
+
+        def release(self):
+            parked.set()
+            self.lock.release()
+
+    class Bell(Lock):
+        def release(self):
+            self.lock.release()
+
+    def call():
+        host = here()
+        host._bell, host._helped, start_helper = Bell(), Lock(), host._start_helper
+
+        def start_and_wake_it():
+            start_helper()
+            assert parked.wait(30)
+            if host.gone is not None:
+                parked.clear()
+                host._ring()
+                assert parked.wait(30)
+
+        host._start_helper = start_and_wake_it
+        future = anysync.wrap_coroutine(asyncio.Event().wait()).submit()
+        return host.loop, future
+
+    loop, future = in_thread(call)
+    assert (loop.is_closed(), future.done()) == (True, True)
 
 
 def test_a_step_that_is_cancelled_before_it_begins_never_does():

@@ -108,7 +108,7 @@ class KeptHost(Drive, Host):
         self._helper: threading.Thread | None = None
         self._bell = allocate_lock()
         self._bell.acquire()
-        self._helper_closes = False
+        self._helper_closes = self._helper_ends = False
         self._helped = allocate_lock()
         self._helped.acquire()
         self.own_loop = self.loop if isinstance(self.loop, Loop) else None
@@ -329,12 +329,12 @@ class KeptHost(Drive, Host):
 
     def _help(self) -> None:
         """Turn the loop between steps, and close it if asked to: what the helper thread does."""
-        while self._bell.acquire() and self.gone is None:
+        while self._bell.acquire() and not self._helper_ends:  # `gone` comes before it is known who closes
             if not self.try_to_drive():
                 continue
             self._helping = True
             try:
-                if self.open and not self.followers:
+                if self.open and self.gone is None and not self.followers:
                     # what a task in the background raises is in that task
                     with suppress(KeyboardInterrupt, SystemExit):
                         self.loop.run_forever()
@@ -389,6 +389,7 @@ class KeptHost(Drive, Host):
                 self._close_loop()
         finally:
             if self._helper is not None:
+                self._helper_ends = True
                 self._ring()
                 self._helped.acquire()  # not join(), which would register this thread again
             self._dismiss_followers()
@@ -396,6 +397,7 @@ class KeptHost(Drive, Host):
     def give_up(self, reason: str) -> None:
         super().give_up(reason)
         self._dismiss_followers()
+        self._helper_ends = True
         self._ring()
 
     def _dismiss_followers(self) -> None:
