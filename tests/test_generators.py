@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -670,13 +671,18 @@ def test_close_raises_what_aclose_raises(make_group: Callable[[], Any]) -> None:
         async with aclosing(items()) as agen:
             await anext(agen)
 
-    with pytest.raises(BaseExceptionGroup) as expected:
-        run(bare())
+    def raised(function: Callable[[], object]) -> list[type[BaseException]]:
+        try:
+            function()
+        except BaseExceptionGroup as group:
+            return [*map(type, group.exceptions)]
+        return []
+
     it = generator(items)()
     next(it)
-    with pytest.raises(BaseExceptionGroup) as raised:
-        it.close()
-    assert [*map(type, raised.value.exceptions)] == [*map(type, expected.value.exceptions)] == [GeneratorExit]
+    # since Python 3.15, asyncio's own lets a GeneratorExit through as it is
+    grouped = make_group is not asyncio.TaskGroup or sys.version_info < (3, 15)
+    assert raised(it.close) == raised(lambda: run(bare())) == [GeneratorExit] * grouped
 
 
 @both_worlds
