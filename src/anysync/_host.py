@@ -179,6 +179,9 @@ class Host:
         """Return a new session on this host."""
         return Session(self, context, **options)
 
+    def forget(self, session: Session) -> None:
+        """Hear that a session has ended, or will never begin."""
+
     def perform(self, call: BaseCall) -> None:
         """Take `call` to its end."""
         raise NotImplementedError

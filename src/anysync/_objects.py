@@ -195,7 +195,10 @@ class Steps:
         with self._beginning:
             if self.session is None:
                 self.session = session
-            return self.session is session
+            begun = self.session is session
+        if not begun:
+            host.forget(session)
+        return begun
 
     def step(
         self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...] = (), last: bool = False
@@ -210,4 +213,5 @@ class Steps:
         finally:
             if session.task is None and not session.lost:  # ended by a step, or never begun
                 self.session = None
+                session.host.forget(session)
             session.leave()

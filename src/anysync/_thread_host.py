@@ -1,31 +1,37 @@
 """A loop on a thread of its own: the background one, a nested one, a `Runner`'s."""
 
 import asyncio
+import threading
 import weakref
 from _thread import get_ident
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
 
-from ._calls import see_through
+from ._calls import Session, see_through
 from ._core import BaseCall, Mailbox, running, thread
 from ._host import Host, new_thread, process
 from ._on_asyncio import Loop, mailbox_loop
+
+if TYPE_CHECKING:
+    from ._pyloop import Coro
 
 
 class ThreadHost(Host):
     """A loop on a thread of its own: the background one, a nested one, a `Runner`'s.
 
     Guarantees. Only its thread touches the loop; everybody else posts. It survives whatever a task
-    raises. A transient host ends with the last thing that was open on it.
+    raises.
     """
 
     exit_order = 1
+    _transient = False
 
-    def __init__(self, name: str, *, transient: bool = False, options: dict[str, Any] | None = None) -> None:
-        super().__init__(_spare_loop if transient else mailbox_loop, options)
-        self._transient = transient
-        self._nested: weakref.WeakKeyDictionary[asyncio.Task[Any], ThreadHost] = weakref.WeakKeyDictionary()
+    def __init__(self, name: str, *, options: dict[str, Any] | None = None) -> None:
+        super().__init__(_spare_loop if self._transient else mailbox_loop, options)
+        self._nested: weakref.WeakKeyDictionary[asyncio.Task[Any], NestedHost] = weakref.WeakKeyDictionary()
         self._serving = True
         self._ident = 0
         self._mailbox: Mailbox = getattr(self.loop, "mailbox", None) or Mailbox(None, self._ring)
@@ -66,12 +72,12 @@ class ThreadHost(Host):
         finally:
             self._mailbox.sweep()
 
-    def nested(self) -> "ThreadHost":
+    def nested(self) -> "NestedHost":
         """Return the host for a sync call made on this thread: the running task's own while it has one."""
         task = asyncio.current_task() if running() is self.loop else None
         host = None if task is None else self._nested.get(task)
-        if host is None or host.gone is not None:
-            host = ThreadHost("anysync nested", transient=True)
+        if host is None or not host.expect():
+            host = NestedHost("anysync nested")
             if task is not None:
                 self._nested[task] = host
         return host
@@ -87,16 +93,14 @@ class ThreadHost(Host):
             see_through(call, self._mailbox.perform, error)
         finally:
             self.open.discard(call)
-            if self._transient and not self.open:
-                self.close()
+            if self._transient:
+                self.end_if_unused()
 
     def post(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
         self._mailbox.post(call, job)
 
-    def closed(self, thing: object) -> None:
-        super().closed(thing)
-        if self._transient and not self.open and self.gone is None:
-            self._stop("the thread that this object lived on has ended")
+    def end_if_unused(self) -> None:
+        raise NotImplementedError
 
     def close(self, reason: str = "the thread that this object lived on has ended") -> None:
         if self.gone is None:
@@ -118,6 +122,78 @@ class ThreadHost(Host):
     def _stop_serving(self) -> None:
         if self._serving:  # else the thread has seen `gone` by itself, and is closing the loop
             self.loop.stop()
+
+
+class NestedHost(ThreadHost):
+    """Serves one task, or one call; ends with the last thing that was open on it.
+
+    Guarantees. It does not end between `expect` and the `run`, `submit` or `session` that follows: `_lock`
+    orders the two, and is held for some lines only. It is reentrant, since garbage collection may come back
+    here. A session is open from the beginning, until it has ended or been forgotten.
+    """
+
+    _transient = True
+
+    def __init__(self, name: str) -> None:
+        self._lock = threading.RLock()
+        #: how many have been given this host, and have not begun yet
+        self._expected = 1
+        super().__init__(name)
+
+    def expect(self) -> bool:
+        """Have the host not end before one more thing has begun; false if it has ended."""
+        with self._lock:
+            if self.gone is not None:
+                return False
+            self._expected += 1
+            return True
+
+    def run(self, coro: "Coro", timeout: float | None, context: Context | None) -> Callable[[], Any]:
+        try:
+            return super().run(coro, timeout, context)
+        finally:
+            self._has_come()
+            self.end_if_unused()
+
+    def submit(self, coro: "Coro", context: Context | None) -> "Future[Any]":
+        try:
+            return super().submit(coro, context)
+        finally:
+            self._has_come()
+
+    def session(self, context: Context | None = None, **options: Any) -> Session:
+        session = super().session(context, **options)
+        self.open.add(session)
+        self._has_come()
+        return session
+
+    def forget(self, session: Session) -> None:
+        self.open.discard(session)
+        self.end_if_unused()
+
+    def closed(self, thing: object) -> None:
+        super().closed(thing)
+        self._end()
+
+    def end_if_unused(self) -> None:
+        """End unless there is something open, and wait for the end."""
+        self._end()
+        if self.gone is not None and not self.open:
+            self.close()
+
+    def _has_come(self) -> None:
+        with self._lock:
+            self._expected -= 1
+        self._end()
+
+    def _end(self) -> None:
+        if self.gone is not None:
+            return
+        with self._lock:
+            if self.open or self._expected or self.gone is not None:
+                return
+            self.gone = "the thread that this object lived on has ended"
+        self._stop(self.gone)
 
 
 def _spare_loop() -> Loop:

@@ -1,0 +1,125 @@
+"""Crowds of threads that call in every way at once: each call ends with an outcome of its caller's own."""
+
+import asyncio
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+from crowd import PATIENCE, Caller, Job, items, opened, work
+from scripts import FORKS, complaints, in_loop, run_file, script
+
+import anysync
+from anysync import _hosts, _objects
+
+THREADS = 64
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@script
+def test_a_crowd_that_calls_in_all_ways_at_once(seed):
+    """Cancels, timeouts, closes and errors come at random; a thread may run between any two lines."""
+    sys.setswitchinterval(1e-5)
+    exchange = SimpleQueue()
+    barrier = threading.Barrier(THREADS + 1, timeout=60)
+    acts = 6
+
+    def in_plain_code(caller):
+        for _ in range(acts):
+            caller.act()
+        caller.settle()
+
+    def by_submit(caller):
+        for _ in range(acts):
+            caller.submit()
+        caller.settle()
+
+    def in_a_loop(caller):
+        async def main():
+            for _ in range(acts):
+                await caller.act_in_loop()
+            caller.settle()
+
+        asyncio.run(main())
+
+    def call(number, place):
+        try:
+            barrier.wait()
+            place(Caller((seed, number), runner, exchange))
+            barrier.wait()  # the generators in the exchange are open on the loops of these threads
+            barrier.wait()
+        except BaseException:
+            barrier.abort()
+            raise
+
+    with anysync.Runner() as runner, ThreadPoolExecutor(THREADS) as crowd:
+        places = [in_plain_code, in_a_loop, by_submit]
+        callers = [crowd.submit(call, number, places[number % 3]) for number in range(THREADS)]
+        with suppress(threading.BrokenBarrierError):
+            barrier.wait()
+            barrier.wait()
+            while not exchange.empty():
+                exchange.get().close()
+            barrier.wait()
+    for caller in callers:
+        if not isinstance(caller.exception(), threading.BrokenBarrierError):
+            caller.result()
+    assert {thread.name for thread in threading.enumerate()} <= {"MainThread", "anysync background"}
+    assert len(in_loop(lambda: anysync.run(tasks()))) == 1
+
+
+async def tasks():
+    return asyncio.all_tasks()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="counts descriptors and memory as on Linux")
+def test_a_short_soak_loses_nothing():
+    """What `soak.py` does for as long as one likes: forks and signals too."""
+    soak = Path(__file__).with_name("soak.py")
+    done = run_file(soak, "--seconds", "3", "--threads", "8", "--fork-every", "0.3", options=FORKS)
+    assert (complaints(done), done.returncode) == ([], 0), f"{done.stdout}\n{done.stderr}"
+
+
+def run():
+    work(Job()).run()
+
+
+def step_and_close():
+    generator = items(Job(), 2)
+    next(generator)
+    generator.close()
+
+
+def enter():
+    with opened(Job()):
+        pass
+
+
+def submit():
+    work(Job()).submit().result(PATIENCE)
+
+
+@pytest.mark.parametrize("use", [run, submit, step_and_close, enter])
+def test_a_call_in_a_call_may_begin_just_when_the_last_one_ends(use, monkeypatch):
+    """They share a thread, which ends with the last of them: `no_thread_left` sees to that."""
+
+    async def main():
+        future = work(job, hold=True).submit()
+        assert job.held.wait(PATIENCE)
+
+        def here_and_then_the_last_one_ends():
+            host = here()
+            if not future.done():
+                job.release()
+                assert future.result(PATIENCE) is job
+            return host
+
+        monkeypatch.setattr(_objects, "here", here_and_then_the_last_one_ends)
+        use()
+        assert future.done()
+
+    job, here = Job(), _hosts.here
+    in_loop(lambda: anysync.run(main()))
