@@ -14,6 +14,7 @@ from scripts import FORKS, complaints, in_loop, run_file, script
 
 import anysync
 from anysync import _hosts, _objects
+from anysync._host import process
 
 THREADS = 64
 
@@ -123,3 +124,24 @@ def test_a_call_in_a_call_may_begin_just_when_the_last_one_ends(use, monkeypatch
 
     job, here = Job(), _hosts.here
     in_loop(lambda: anysync.run(main()))
+
+
+def test_a_runner_that_has_started_serves_while_another_thread_starts_something():
+    """Who starts a thread holds a lock, and may meanwhile be in a signal handler that waits for others."""
+    started, go_on = threading.Event(), threading.Event()
+
+    def start():
+        with process.starting:
+            started.set()
+            assert go_on.wait(PATIENCE)
+
+    thread = threading.Thread(target=start)
+    with anysync.Runner() as runner:
+        runner.run(work(Job()))
+        thread.start()
+        assert started.wait(PATIENCE)
+        try:
+            assert runner.run(work(job := Job()), PATIENCE) is job
+        finally:
+            go_on.set()
+            thread.join()

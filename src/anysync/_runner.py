@@ -125,6 +125,9 @@ class Runner:
         from ._host import process  # asyncio is imported with the first use
         from ._thread_host import ThreadHost
 
+        host = self._host
+        if host is not None and host.gone is None and not self._closed:
+            return host  # without the lock: who holds it may be interrupted by a signal handler that waits
         with process.starting:
             if self._closed:
                 raise RuntimeError("the runner has been closed")
