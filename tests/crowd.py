@@ -150,6 +150,7 @@ class Items:
         return self.job, self.number - 1
 
     async def aclose(self) -> None:
+        self.number = self.count
         if self.job.begun and not self.job.ended:
             await self.job.end_after(self.turns)
 
