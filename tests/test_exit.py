@@ -201,6 +201,18 @@ def test_tasks_clean_up_at_exit_where_the_default_executor_was_used():
     leaves_a_task("task").run()
 
 
+@places
+@script
+def test_a_thread_of_the_default_executor_with_a_loop_that_has_one_too_does_not_disturb_the_exit(place):
+    async def work():
+        return await asyncio.to_thread(int)
+
+    async def main():
+        return await asyncio.to_thread(anysync.run, work())
+
+    getattr(scripts, place)(lambda: anysync.run(main()))
+
+
 ATEXIT = """
 import asyncio, atexit, sys
 

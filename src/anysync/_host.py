@@ -203,8 +203,10 @@ class Host:
     def _close_loop(self) -> None:
         try:
             self._runner.close()
-        except RuntimeError:  # at exit no thread can start to wait for the executor's, which are gone by then
-            if not process.exiting:
+        except RuntimeError as error:
+            # at exit no thread can start to wait for the executor's, which Python joins by itself, before
+            # it calls our `exit`: the loops of those threads close in between
+            if not process.exiting and "interpreter shutdown" not in str(error):
                 raise
         finally:
             for thing in self.open.copy():
