@@ -1,7 +1,7 @@
 """The first sync call works and the second one says "Event loop is closed".
 
-encode/httpx#2473 and replicate/replicate-python#217: a loop per call, while the connections that a client keeps
-belong to the loop of the first one.
+encode/httpx#2473 and replicate/replicate-python#217: a loop per call, while the connections that a client
+keeps belong to the loop of the first one.
 """
 
 import contextlib

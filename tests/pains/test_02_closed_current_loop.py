@@ -1,7 +1,7 @@
 """A closed loop that other code left current poisons the next call.
 
-pydantic/pydantic-ai#6849, openai/openai-agents-python#4102, PrefectHQ/marvin#1399: `get_event_loop()` hands back
-whatever is in the slot.
+pydantic/pydantic-ai#6849, openai/openai-agents-python#4102, PrefectHQ/marvin#1399: `get_event_loop()` hands
+back whatever is in the slot.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """An object that was made in one call is "attached to a different loop" in the next.
 
-PrefectHQ/prefect#13181, django/channels_redis#312: made on one loop, used on another. Here each place keeps its
-loop, one runner serves all places, and what is used elsewhere raises at once instead of waiting for ever.
+PrefectHQ/prefect#13181, django/channels_redis#312: made on one loop, used on another. Here each place keeps
+its loop, one runner serves all places, and what is used elsewhere raises at once instead of waiting for ever.
 """
 
 import asyncio

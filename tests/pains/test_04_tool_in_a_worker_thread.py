@@ -1,7 +1,7 @@
 """A sync callback in a worker thread waits for ever, or loses its context, when it calls async code.
 
-pydantic/pydantic-ai#3899, #7098 and #7277: a "tool" that an async framework runs in a thread starts a second loop
-while the first one owns what it needs. Here a worker thread has a loop of its own, which is kept.
+pydantic/pydantic-ai#3899, #7098 and #7277: a "tool" that an async framework runs in a thread starts a second
+loop while the first one owns what it needs. Here a worker thread has a loop of its own, which is kept.
 """
 
 import asyncio
@@ -66,8 +66,7 @@ def test_04_a_tool_in_a_worker_thread_calls_async_code(way):
         var.set("caller's")
         lock = asyncio.Lock()
         async with lock:
-            results = [await globals()[way](tool) for _ in range(2)]
-        return results
+            return [await globals()[way](tool) for _ in range(2)]
 
     for host in hosts:
         assert host(main()) == [(True, True, "caller's")] * 2
@@ -171,7 +170,7 @@ def test_04_a_tool_in_a_worker_thread_of_trio_calls_async_code():
     import trio
 
     def tool():
-        loop, thread, seen = who().run()
+        _, thread, seen = who().run()
         return thread is threading.current_thread(), seen
 
     async def main():

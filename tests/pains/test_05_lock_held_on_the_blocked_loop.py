@@ -1,7 +1,7 @@
 """A sync call inside a loop waits for a lock that the blocked loop holds.
 
-PrefectHQ/prefect#23055: the server accepts connections, and never answers again. Such a call cannot succeed; what
-it can do is end in time, leave nothing behind, and let everything go on.
+PrefectHQ/prefect#23055: the server accepts connections, and never answers again. Such a call cannot succeed;
+what it can do is end in time, leave nothing behind, and let everything go on.
 """
 
 import asyncio

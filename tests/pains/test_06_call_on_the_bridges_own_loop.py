@@ -1,8 +1,8 @@
 """A sync call made on the very loop that would have to serve it waits for itself.
 
 langchain-ai/langgraph#7857 (four of six methods were guarded), modal-labs/synchronicity#37, and
-aden-hive/hive#638 (a loop that is there and does not run): `run_coroutine_threadsafe(...).result()` on its own
-loop, or on one that has stopped.
+aden-hive/hive#638 (a loop that is there and does not run): `run_coroutine_threadsafe(...).result()` on its
+own loop, or on one that has stopped.
 """
 
 import asyncio
