@@ -8,21 +8,11 @@ import asyncio
 import time
 from functools import partial
 
-import pytest
 from scripts import raised, script
 
 import anysync
 
-hosts = pytest.mark.parametrize("host", ["foreign_loop", "kept_loop", "background_loop", "runner_loop"])
 log = []
-
-
-def foreign_loop(coro):
-    return asyncio.run(coro)
-
-
-def kept_loop(coro):
-    return anysync.run(coro)
 
 
 def background_loop(coro):
@@ -35,6 +25,9 @@ def background_loop(coro):
 def runner_loop(coro):
     with anysync.Runner() as runner:
         return runner.run(coro)
+
+
+hosts = asyncio.run, anysync.run, background_loop, runner_loop
 
 
 @anysync.coroutine
@@ -63,30 +56,30 @@ async def contend(lock):
     lock.release()
 
 
-@hosts
 @script
-def test_05_a_call_that_wants_the_lock_of_the_blocked_loop_ends_in_time(host):
+def test_05_a_call_that_wants_the_lock_of_the_blocked_loop_ends_in_time():
     async def main():
-        lock, beside = asyncio.Lock(), asyncio.create_task(one())
-        async with lock:
-            for run in uses(lock).run, partial(anysync.run, uses(lock)):
+        beside = asyncio.create_task(one())
+        for run in lambda coro, **options: coro.run(**options), anysync.run:
+            lock = asyncio.Lock()
+            async with lock:
                 start = time.monotonic()
-                error = raised(partial(run, timeout=0.3))
+                error = raised(partial(run, uses(lock), timeout=0.3))
                 assert time.monotonic() - start < 5
-                assert type(error) is TimeoutError
-                assert log.pop() == "cancelled"
+            assert type(error) is TimeoutError
+            assert log.pop() == "cancelled"
         assert not lock.locked()
         assert one().run() == await beside == await one() == 1
         async with lock:
             assert one().run() == 1
 
-    globals()[host](main())
+    for host in hosts:
+        host(main())
     assert one().run() == 1
 
 
-@hosts
 @script
-def test_05_a_lock_that_knows_its_loop_says_at_once_that_it_cannot_be_had(host):
+def test_05_a_lock_that_knows_its_loop_says_at_once_that_it_cannot_be_had():
     async def main():
         lock = asyncio.Lock()
         await contend(lock)
@@ -97,12 +90,12 @@ def test_05_a_lock_that_knows_its_loop_says_at_once_that_it_cannot_be_had(host):
         await contend(lock)
         assert one().run() == 1
 
-    globals()[host](main())
+    for host in hosts:
+        host(main())
 
 
-@hosts
 @script
-def test_05_a_generator_and_a_with_that_want_the_lock_end_in_time_too(host):
+def test_05_a_generator_and_a_with_that_want_the_lock_end_in_time_too():
     @anysync.generator
     async def items(lock):
         yield 1
@@ -121,6 +114,7 @@ def test_05_a_generator_and_a_with_that_want_the_lock_end_in_time_too(host):
             async with lock:
                 assert type(raised(lambda use=use, lock=lock: use(lock))) is TimeoutError
             assert one().run() == await one() == 1
-        assert log == ["cancelled"] * 2
+        assert [log.pop(), log.pop()] == ["cancelled"] * 2
 
-    globals()[host](main())
+    for host in hosts:
+        host(main())

@@ -15,11 +15,6 @@ from scripts import raised, script
 import anysync
 
 places = pytest.mark.parametrize("place", ["plainly", "in_loop"])
-hosts = pytest.mark.parametrize("host", ["kept_loop", "background_loop", "nested_loop", "runner_loop"])
-
-
-def kept_loop(coro):
-    return anysync.run(coro)
 
 
 def background_loop(coro):
@@ -36,6 +31,9 @@ def nested_loop(coro):
 def runner_loop(coro):
     with anysync.Runner() as runner:
         return runner.run(coro)
+
+
+hosts = anysync.run, background_loop, nested_loop, runner_loop
 
 
 @anysync.coroutine
@@ -81,9 +79,8 @@ METHODS = {
 }
 
 
-@hosts
 @script
-def test_06_no_method_waits_for_itself_on_the_bridges_own_loop(host):
+def test_06_no_method_waits_for_itself_on_the_bridges_own_loop():
     async def main():
         loop = asyncio.get_running_loop()
         immediate = {name: method() for name, method in METHODS.items()}
@@ -92,7 +89,8 @@ def test_06_no_method_waits_for_itself_on_the_bridges_own_loop(host):
         return immediate, await in_callback
 
     expected = dict.fromkeys(METHODS, 1)
-    assert globals()[host](main()) == (expected, expected)
+    for host in hosts:
+        assert host(main()) == (expected, expected)
 
 
 @places
@@ -157,9 +155,8 @@ def test_06_a_runner_that_is_closed_on_its_own_loop_does_not_wait_for_its_thread
     runner.close()
 
 
-@hosts
 @script
-def test_06_a_loop_of_ours_that_a_coroutine_stops_goes_on(host):
+def test_06_a_loop_of_ours_that_a_coroutine_stops_goes_on():
     async def stops():
         asyncio.get_running_loop().stop()
         await asyncio.sleep(0)
@@ -169,10 +166,10 @@ def test_06_a_loop_of_ours_that_a_coroutine_stops_goes_on(host):
     async def leaves_a_task_that_stops():
         asyncio.create_task(stops())
 
-    for _ in range(3):
-        assert globals()[host](stops()) == 1
-        globals()[host](leaves_a_task_that_stops())
-        assert globals()[host](one()) == 1
+    for host in hosts * 2:
+        assert host(stops()) == 1
+        host(leaves_a_task_that_stops())
+        assert host(one()) == 1
 
 
 @places
