@@ -112,10 +112,12 @@ def test_04_a_cancel_of_the_tools_future_reaches_its_coroutine_and_the_tool(way)
 
     def tool():
         futures.append(endless().submit())
+        submitted.set()
         return raised(futures[0].result)
 
     async def cancel_when_begun():
         await asyncio.to_thread(begun.wait)
+        await asyncio.to_thread(submitted.wait)
         futures[0].cancel()
 
     async def main():
@@ -123,7 +125,8 @@ def test_04_a_cancel_of_the_tools_future_reaches_its_coroutine_and_the_tool(way)
         return type(error).__name__
 
     for host in hosts:
-        begun, cleaned_up, futures = threading.Event(), threading.Event(), []
+        begun, submitted, cleaned_up = threading.Event(), threading.Event(), threading.Event()
+        futures = []
         assert host(main()) == "CancelledError"
         cleaned_up.wait()
 
