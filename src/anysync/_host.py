@@ -248,6 +248,13 @@ class _NoDaemon(threading.Thread):
         super().run()
 
 
+def start(thread: threading.Thread) -> None:
+    """Start a thread, but none when the interpreter ends: before Python 3.12 it would never get to run."""
+    if sys.is_finalizing():
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+    thread.start()
+
+
 def new_thread(name: str, target: Callable[[], None]) -> threading.Thread:
     """Return a thread that begins with an empty context, also where threads inherit their starter's."""
     try:

@@ -1,5 +1,7 @@
 """Which host serves a caller."""
 
+import sys
+
 from ._core import running, thread
 from ._host import Host, process
 from ._kept_host import Keeper, KeptHost
@@ -19,6 +21,8 @@ def here() -> Host:
 
 def background() -> ThreadHost:
     """Return the host that serves sync code inside loops which are not ours, started on first use."""
+    if process.exiting and sys.is_finalizing():
+        process.background = None  # its thread does not run any more
     host = process.background
     if host is not None and host.gone is None:
         return host

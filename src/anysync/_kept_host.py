@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._calls import Call, cancel_interrupted, interrupted, keep_for_good, see_through
 from ._core import BaseCall, Drive, Latch, running, thread
-from ._host import Host, new_thread, process
+from ._host import Host, new_thread, process, start
 from ._on_asyncio import Loop, kept_loop
 
 if TYPE_CHECKING:
@@ -324,7 +324,7 @@ class KeptHost(Drive, Host):
         with process.starting:
             if self._helper is None:
                 helper = new_thread("anysync helper", self._help)
-                helper.start()
+                start(helper)
                 self._helper = helper
 
     def _help(self) -> None:
@@ -358,8 +358,10 @@ class KeptHost(Drive, Host):
     def post(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
         try:
             self.loop.call_soon_threadsafe(job or partial(self._begin, call))
-        except RuntimeError:  # closed
-            call.abort(RuntimeError(self.gone))
+        except RuntimeError as error:  # closed, or no thread can start
+            call.abort(RuntimeError(self.gone or str(error)))
+            if self.transient and not self.open:
+                self.close()
         else:
             self._on_wake()  # a loop that is not ours would not tell
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._calls import Session, see_through
 from ._core import BaseCall, Mailbox, running, thread
-from ._host import Host, new_thread, process
+from ._host import Host, new_thread, process, start
 from ._on_asyncio import Loop, mailbox_loop
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class ThreadHost(Host):
         self.thread = new_thread(name, self._main)
         process.newborn.add(self)
         try:
-            self.thread.start()
+            start(self.thread)
         except RuntimeError as error:
             process.newborn.discard(self)
             process.hosts.discard(self)
