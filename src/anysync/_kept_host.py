@@ -149,12 +149,15 @@ class KeptHost(Drive, Host):
         """Take to its end what has begun here in `task`; `interrupt`, if not None, broke into that."""
         call = Call(self.loop, coro)
         call.task = task
-        if task.done():
-            call.settle(task)
-        else:
-            if interrupt is None:
-                call.go_on()
-            self._perform_here(call, True, interrupt)
+        try:
+            if task.done():
+                call.settle(task)
+            else:
+                if interrupt is None:
+                    call.go_on()
+                self._perform_here(call, True, interrupt)
+        finally:
+            del task, interrupt  # the coroutine's frame, which an error may hold, holds this one
         return call.take()
 
     def _perform_here(
@@ -171,6 +174,7 @@ class KeptHost(Drive, Host):
             self._drive(call, begun, interrupt)
         finally:
             thread.busy = None
+            del interrupt
         if self.transient and not self.open:
             self.close()
 
