@@ -1,0 +1,57 @@
+"""A thread and a loop for each call."""
+
+import asyncio
+import os
+import sys
+import threading
+
+import pytest
+import scripts
+from scripts import script
+
+import anysync
+
+CALLS = 10_000
+
+
+@anysync.coroutine
+async def suspends(turns):
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("place", ["plainly", "in_loop"])
+@script
+def test_23_a_thread_per_call(place):
+    """django/asgiref#370, kr8s-org/kr8s#184, mars-project/mars#2109, PrefectHQ/prefect#13573."""
+    threads, loops = set(), set()
+
+    @anysync.coroutine
+    async def look():
+        await asyncio.sleep(0)
+        threads.add(threading.get_ident())
+        loops.add(asyncio.get_running_loop())
+
+    def count():
+        return threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+    def call(calls):
+        for turn in range(calls):
+            suspends(turn % 2).run()
+        look().run()
+
+    def calls():
+        call(1000)
+        before, memory = count(), resident()
+        call(CALLS)
+        assert count() == before
+        assert resident() - memory < 1_000_000
+
+    getattr(scripts, place)(calls)
+    assert len(threads) == len(loops) == 1
