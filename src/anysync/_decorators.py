@@ -114,13 +114,13 @@ def contextmanager(func: Callable[P, AsyncIterator[R]]) -> Callable[P, AnySyncCo
 class _OneShotContextManager(WrappedContextManager[R]):
     _used = False
 
-    async def __aenter__(self) -> R:
+    def __aenter__(self) -> Any:
         if self._used:
             raise RuntimeError(
                 "this context manager has been entered before: call its function again for a new one"
             )
         self._used = True
-        return await super().__aenter__()
+        return super().__aenter__()
 
 
 def _made(wrapper: F, decorator: str) -> F:

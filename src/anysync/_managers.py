@@ -82,17 +82,19 @@ class WrappedContextManager(AnySyncContextManager[R]):
         steps.choose_host, steps.context = choose_host, context
         return self
 
-    async def __aenter__(self) -> R:
-        return await self._manager.__aenter__()
+    # no coroutines of our own: their frames would be in the tracebacks
 
-    async def __aexit__(
+    def __aenter__(self) -> Any:
+        return self._manager.__aenter__()
+
+    def __aexit__(
         self,
         typ: type[BaseException] | None = None,
         val: BaseException | None = None,
         tb: TracebackType | None = None,
         /,
-    ) -> bool | None:
-        return await self._manager.__aexit__(typ, val, tb)
+    ) -> Any:
+        return self._manager.__aexit__(typ, val, tb)
 
 
 def wrap_async_context_manager(manager: AbstractAsyncContextManager[R, Any]) -> AnySyncContextManager[R]:
