@@ -249,9 +249,15 @@ class _NoDaemon(threading.Thread):
 
 
 def start(thread: threading.Thread) -> None:
-    """Start a thread, but none when the interpreter ends: before Python 3.12 it would never get to run."""
+    """Start a thread, but none that would never get to run by itself.
+
+    That is so when the interpreter ends, before Python 3.12, and where gevent has patched `threading`.
+    """
     if sys.is_finalizing():
         raise RuntimeError("can't create new thread at interpreter shutdown")
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched("threading"):  # it would share this one's running loop
+        raise RuntimeError("gevent has put greenlets in the place of threads")
     thread.start()
 
 

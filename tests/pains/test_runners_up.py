@@ -1,7 +1,9 @@
 """Complaints that are heard less often, or of some kinds of programs only."""
 
 import asyncio
+import sys
 import threading
+import types
 from asyncio.events import _set_running_loop
 from concurrent.futures import CancelledError
 from contextvars import Context, ContextVar
@@ -239,21 +241,48 @@ def test_stop_iteration_out_of_a_generator_does_not_end_the_for(place, stop):
     assert type(error.__cause__) is stop
 
 
-def test_gevent_in_plain_code():
-    """django/asgiref#443, modal-labs/synchronicity#66, gevent/gevent#2213."""
+GEVENT = """
+from gevent import monkey
+monkey.patch_all()
+import asyncio, faulthandler
+import anysync
+faulthandler.dump_traceback_later(20, exit=True)
+
+async def one():
+    await asyncio.sleep(0.01)
+    return 1
+
+def call():
+    try:
+        return anysync.run(one())
+    except RuntimeError as error:
+        return "greenlets" if "greenlets in the place of threads" in str(error) else error
+
+async def calls():
+    return call()
+"""
+
+
+@pytest.mark.parametrize(
+    ("use", "printed"),
+    [
+        ("print(call(), call())", ["1", "1"]),
+        ("print(asyncio.run(calls()), call())", ["greenlets", "1"]),
+    ],
+    ids=["plain code", "in a loop"],
+)
+def test_gevent(use, printed):
+    """django/asgiref#443, modal-labs/synchronicity#66, gevent/gevent#2213: greenlets share a running loop."""
     pytest.importorskip("gevent")
-    assert python(
-        """
-        from gevent import monkey
-        monkey.patch_all()
-        import asyncio, faulthandler, gevent
-        import anysync
-        faulthandler.dump_traceback_later(20, exit=True)
+    assert python(GEVENT + use) == printed
 
-        async def one():
-            await asyncio.sleep(0.01)
-            return 1
 
-        print(anysync.run(one()), gevent.spawn(lambda: anysync.run(one())).get())
-        """
-    ) == ["1", "1"]
+@script
+def test_where_threads_are_greenlets_what_needs_a_thread_says_so():
+    """django/asgiref#443: without gevent, of which only the module is looked for that patches."""
+    sys.modules["gevent.monkey"] = types.SimpleNamespace(is_module_patched="threading".__eq__)
+    assert one().run() == 1
+    assert list(ones()) == [1, 1]
+    error = raised(lambda: in_loop(one().run))
+    assert "needs a thread of its own: gevent has put greenlets in the place of threads" in str(error)
+    assert one().run() == 1
