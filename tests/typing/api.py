@@ -89,6 +89,35 @@ async def awaited() -> None:
         assert_type(lines, list[str])
 
 
+@overload
+def parse(raw: str) -> AnySyncCoroutine[int]: ...
+@overload
+def parse(raw: bytes) -> AnySyncCoroutine[float]: ...
+@anysync
+async def parse(raw: str | bytes) -> int | float:
+    return len(raw)
+
+
+@anysync
+async def first(items: list[T]) -> T:
+    return items[0]
+
+
+def in_any_world(context: Context, optional: str | None, items: list[bytes]) -> None:
+    assert_type(parse("1").run(), int)
+    assert_type(parse(b"1").run(), float)
+    assert_type(first(items).run(), bytes)
+    assert_type(first([1]).submit(), Future[int])
+    fetch(optional)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    numbers(optional)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    opened(optional)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def in_any_world_too(context: Context) -> None:
+    assert_type(await parse("1"), int)
+    assert_type(await first([1]), int)
+
+
 def functions(context: Context) -> None:
     assert_type(fetch("x"), AnySyncCoroutine[bytes, Any, Any])
     assert_type(fetch("x").run(), bytes)
