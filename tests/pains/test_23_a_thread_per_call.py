@@ -11,7 +11,7 @@ from scripts import script
 
 import anysync
 
-CALLS = 10_000
+CALLS = 500 if os.environ.get("PYTHONASYNCIODEBUG") else 4000  # debug mode notes a stack for each
 
 
 @anysync.coroutine
@@ -47,7 +47,7 @@ def test_23_a_thread_per_call(place):
         look().run()
 
     def calls():
-        call(1000)
+        call(CALLS // 8)
         before, memory = count(), resident()
         call(CALLS)
         assert count() == before
