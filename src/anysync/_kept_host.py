@@ -8,7 +8,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
+from inspect import CO_COROUTINE
 from signal import SIGINT, default_int_handler
+from traceback import walk_tb
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -237,9 +239,10 @@ class KeptHost(Drive, Host):
             while call.result is None:
                 try:
                     loop.run_forever()
-                except (KeyboardInterrupt, SystemExit):
+                except (KeyboardInterrupt, SystemExit) as error:
                     # the task's own is the outcome of the call, which one turn more delivers
-                    if interrupts.count > 1 or call.task is None or not call.task.done():
+                    own = call.task is not None and call.task.done()
+                    if interrupts.count > 1 or not (own or self._is_for_another(error)):
                         raise
         except BaseException:
             if interrupts.count > 1:
@@ -249,6 +252,17 @@ class KeptHost(Drive, Host):
             interrupts.end()
         if interrupts.count:
             raise KeyboardInterrupt
+
+    def _is_for_another(self, error: BaseException) -> bool:
+        """Whether a task raised `error`, which is told to whoever waits for that task."""
+        if get_ident() != process.main_thread:
+            return any(frame.f_code.co_flags & CO_COROUTINE for frame, _ in walk_tb(error.__traceback__))
+        # here a signal handler may have raised it, in whatever task it broke into
+        tasks = [call.task for call in self.open.copy() if isinstance(call, BaseCall)]
+        return any(
+            task is not None and task.done() and not task.cancelled() and task.exception() is error
+            for task in tasks
+        )
 
     def _queue_up(self, call: BaseCall | None = None) -> _Turn:
         """Ask whoever drives to serve `call`, or to make way if it is the helper."""
