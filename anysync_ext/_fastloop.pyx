@@ -466,6 +466,8 @@ cdef class BaseSession(Holder):
                         result = [await step.function(*step.args)].pop
                     except BaseException as error:
                         drop_frame(error)
+                        if isinstance(error, GeneratorExit) and error.__traceback__ is None:
+                            raise  # none of the step's: see the twin
                         raised = error
                 if step.cancelled:
                     current_task().uncancel()
@@ -477,6 +479,8 @@ cdef class BaseSession(Holder):
                 else:
                     step.fail(raised)
                 step = result = raised = None
+        except GeneratorExit:
+            raise
         except BaseException as error:  # what closing down raised
             if self.current is None:
                 raise

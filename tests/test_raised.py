@@ -1,18 +1,20 @@
 """Whatever an async function raises, in whatever step, reaches the caller of that step and nobody else."""
 
 import asyncio
+import contextlib
 import functools
 import gc
 import logging
 import threading
 
 import pytest
-from places import in_loop, in_thread, plain
+from places import error_of, in_loop, in_thread, plain
 from steps import (
     KINDS,
     ROWS,
     STEPS,
     WAYS,
+    FailingIterator,
     Neighbours,
     bare,
     every_row,
@@ -86,6 +88,26 @@ def test_what_a_step_raises_leaves_the_other_users_of_the_loop_alone(row, step):
         return found
 
     assert ROWS[row](call) == expected(step)
+
+
+@every_row
+@pytest.mark.parametrize("step", ["item_of_iterator", "enter_of_class"])
+def test_a_generator_exit_of_a_task_that_a_step_awaits_is_the_same_object(row, step):
+    """Python gives it to the outermost coroutine only, and closes those in it."""
+    error = GeneratorExit("message")
+
+    class Manager(contextlib.AbstractAsyncContextManager):
+        async def __aenter__(self):
+            await in_a_task(error)
+
+        async def __aexit__(self, *args): ...
+
+    def call(api):
+        if step == "item_of_iterator":
+            return error_of(lambda: next(api.iterate(FailingIterator(lambda: in_a_task(error)))))
+        return error_of(api.enter(Manager()).__enter__)
+
+    assert ROWS[row](call) is error
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])

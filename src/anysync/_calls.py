@@ -115,7 +115,13 @@ class Session(BaseSession):
 
     async def live(self) -> None:
         # a coroutine of Python's own: `Task.print_stack` cannot show one of Cython's
-        await self.serve()
+        try:
+            await self.serve()
+        except GeneratorExit as error:  # thrown into the task: Python has closed what was awaited here
+            step, self.current = self.current, None
+            if step is not None:
+                drop_frame(error)
+                step.fail(error)
 
     def is_here(self) -> bool:
         """Whether the code that is running here runs in the session's task."""

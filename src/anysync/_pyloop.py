@@ -488,6 +488,8 @@ class BaseSession:
                     await self._pause()
                 else:
                     await self._answer(self.current)
+        except GeneratorExit:  # Python closes this coroutine: `live` has the one that is meant
+            raise
         except BaseException as error:  # an interrupt between our own lines, or what closing down raised
             if self.current is None:
                 raise
