@@ -82,8 +82,7 @@ class WrappedContextManager(AnySyncContextManager[R]):
         steps.choose_host, steps.context = choose_host, context
         return self
 
-    # no coroutines of our own: their frames would be in the tracebacks
-
+    # no coroutines of ours, which would be frames in tracebacks
     def __aenter__(self) -> Any:
         return self._manager.__aenter__()
 
