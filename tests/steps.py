@@ -8,7 +8,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator
 from concurrent.futures import CancelledError
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from places import in_loop, in_thread, in_with, nested, plain
@@ -131,9 +131,11 @@ def item_of_for(api, fails):
 
 def item_of_iterator(api, fails):
     items = api.iterate(FailingIterator(fails))
-    with closing(items):  # it goes on after an error
+    try:
         for _ in items:
             pass
+    finally:  # it goes on after an error
+        items.close()
 
 
 def send(api, fails):
