@@ -405,7 +405,9 @@ cdef class BaseSession(Holder):
         with cython.critical_section(self):
             busy, self.stepping = self.stepping, True
         if busy:
-            raise RuntimeError("already running: another thread is inside a step of this object")
+            raise RuntimeError(
+                self.host.gone or "already running: another thread is inside a step of this object"
+            )
 
     def leave(self):
         with cython.critical_section(self):
@@ -446,7 +448,8 @@ cdef class BaseSession(Holder):
             while not self.ended:
                 if self.current is None:
                     try:
-                        if self.host.gone is not None:  # a step that swallowed its cancel will be the last one
+                        if self.host.gone is not None and not self.host.given_up:
+                            # a step that swallowed its cancel will be the last one
                             raise CancelledError
                         await self.gate
                     except CancelledError as error:

@@ -13,8 +13,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -62,17 +64,34 @@ def python(code: str) -> list[str]:
 
 
 def script(
-    function: Callable[..., None] | None = None, *, out: str = "", code: int = 0, options: Sequence[str] = ()
+    function: Callable[..., None] | None = None,
+    *,
+    out: str = "",
+    code: int = 0,
+    raises: str = "",
+    within: float | None = None,
+    options: Sequence[str] = (),
 ) -> Any:
-    """Make a test that runs the function in a process of its own, which must end with `out` and `code`."""
+    """Make a test that runs the function in a process of its own, which must end with `out` and `code`.
+
+    If it `raises`, that exception is the last line of the only thing on stderr, a traceback. The process ends
+    `within` that many seconds after the function has.
+    """
     if function is None:
-        return functools.partial(script, out=out, code=code, options=options)
+        return functools.partial(script, out=out, code=code, raises=raises, within=within, options=options)
 
     @functools.wraps(function)
     def test(**parameters: object) -> None:
-        done = run_file(
-            __file__, function.__code__.co_filename, function.__name__, repr(parameters), options=options
-        )
+        with tempfile.TemporaryDirectory() as directory:
+            end = Path(directory, "end")
+            arguments = function.__code__.co_filename, function.__name__, repr(parameters), str(end)
+            done = run_file(__file__, *arguments, options=options)
+            assert within is None or time.monotonic() - float(end.read_text()) < within
+        if raises:
+            first, *_, last = complaints(done)
+            assert (first, last) == ("Traceback (most recent call last):", raises), done.stderr
+            assert done.stderr.count("Traceback") == 1, done.stderr
+            done.stderr = ""
         check(done, out, code)
 
     return test
@@ -184,8 +203,8 @@ def exit_code(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def main(path: str, name: str, parameters: str) -> None:
-    """Run one scenario of a test module."""
+def main(path: str, name: str, parameters: str, end: str) -> None:
+    """Run one scenario of a test module, and note in the file `end` when it ends."""
     watch()
     tree = ast.parse(Path(path).read_text())
     body: list[ast.stmt] = []
@@ -200,7 +219,10 @@ def main(path: str, name: str, parameters: str) -> None:
     quick_loops()
     module = sys.modules["__main__"].__dict__
     exec(compile(ast.Module(body, []), path, "exec"), module)
-    module[name](**ast.literal_eval(parameters))
+    try:
+        module[name](**ast.literal_eval(parameters))
+    finally:
+        Path(end).write_text(str(time.monotonic()))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import signal
 import sys
 import threading
 from contextlib import suppress
@@ -87,6 +88,201 @@ def test_sys_exit_in_a_coroutine_ends_the_process(place):
             print("clean", flush=True)
 
     getattr(scripts, place)(lambda: anysync.run(leave()))
+
+
+def leave_everything_open(place):
+    """Leave a task, a generator, a `with` and a submitted call behind; print when each has cleaned up."""
+
+    def call():
+        leaves_a_task("task").run()
+        generator, entered = numbers(), manager()
+        next(generator)
+        entered.__enter__()
+        event = threading.Event()
+        future = anysync.wrap_coroutine(pending_after(event)).submit()
+        event.wait()
+        kept_alive.extend([generator, entered, future])
+
+    async def pending_after(event):
+        asyncio.get_running_loop().call_soon(event.set)
+        await pending("submitted")
+
+    getattr(scripts, place)(call)
+
+
+class InAnyOrder(str):
+    """What a process printed, whatever the order of its lines."""
+
+    def __eq__(self, other):
+        return sorted(self.splitlines()) == sorted(other.splitlines())
+
+    __hash__ = None
+
+
+EVERYTHING = InAnyOrder("task\ngenerator\nbackground task\nmanager\nsubmitted\n")
+
+
+@places
+@script(out=EVERYTHING, within=3, code=1, raises="ZeroDivisionError: division by zero")
+def test_what_is_open_cleans_up_after_an_error_that_nobody_catches(place):
+    leave_everything_open(place)
+    1 / 0  # noqa: B018
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, no signal ends a process")
+@places
+@script(out=EVERYTHING, within=3, code=-signal.SIGINT, raises="KeyboardInterrupt")
+def test_what_is_open_cleans_up_after_a_ctrl_c_that_nobody_catches(place):
+    leave_everything_open(place)
+    os.kill(os.getpid(), signal.SIGINT)
+    threading.Event().wait()
+
+
+@places
+@script(out=EVERYTHING, within=3, code=3)
+def test_what_is_open_cleans_up_after_sys_exit(place):
+    leave_everything_open(place)
+    sys.exit(3)
+
+
+@places
+@script(out=EVERYTHING, within=3)
+def test_what_a_daemon_thread_that_idles_has_open_cleans_up_at_exit(place):
+    def idles():
+        leave_everything_open(place)
+        event.set()
+        threading.Event().wait()
+
+    event = threading.Event()
+    threading.Thread(target=idles, daemon=True).start()
+    event.wait()
+
+
+@places
+@script(out="call\n", within=3)
+def test_the_call_that_a_daemon_thread_is_inside_of_cleans_up_at_exit_and_the_thread_ends_without_a_word(
+    place,
+):
+    async def waits():
+        asyncio.get_running_loop().call_soon(event.set)
+        await pending("call")
+
+    event = threading.Event()
+    call = lambda: anysync.run(waits())  # noqa: E731
+    threading.Thread(target=getattr(scripts, place), args=(call,), daemon=True).start()
+    event.wait()
+
+
+@script(out="step\n", within=3)
+def test_a_daemon_thread_inside_a_step_on_the_loop_of_another_thread_does_not_disturb_the_exit():
+    @anysync.generator
+    async def waits():
+        yield 1
+        asyncio.get_running_loop().call_soon(event.set)
+        await pending("step")
+
+    event, generator = threading.Event(), waits()
+    kept_alive.append(generator)
+    next(generator)
+    threading.Thread(target=next, args=(generator,), daemon=True).start()
+    event.wait()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@script(within=3)
+def test_daemon_threads_whose_calls_block_in_plain_code_do_not_hold_up_the_exit(threads):
+    async def blocks(event):
+        event.set()
+        threading.Event().wait()
+
+    for _ in range(threads):
+        event = threading.Event()
+        threading.Thread(target=lambda event=event: anysync.run(blocks(event)), daemon=True).start()
+        event.wait()
+
+
+@script(out="blocked\n")
+def test_the_exit_waits_for_a_call_that_blocks_the_background_thread_as_for_a_thread_of_an_executor():
+    async def blocks():
+        begun.set()
+        ends.wait()
+        print("blocked", flush=True)
+
+    def end():
+        while not scripts.main_thread_sleeps():  # in the exit
+            pass
+        ends.set()
+
+    begun, ends = threading.Event(), threading.Event()
+    in_loop(anysync.wrap_coroutine(blocks()).submit)
+    begun.wait()
+    threading.Thread(target=end, daemon=True).start()
+
+
+@script(out="task\n")
+def test_a_weak_reference_may_make_calls_when_the_interpreter_ends():
+    import weakref
+
+    class Thing:
+        pass
+
+    def call():
+        assert works().run() == 1
+        assert list(wrapped()) == [1, 2]
+        with quiet_manager():
+            print("task", flush=True)
+
+    works().run()
+    kept_alive.append(Thing())
+    weakref.finalize(kept_alive[0], call)
+
+
+@anysync.generator
+async def wrapped():
+    yield 1
+    await asyncio.sleep(0)
+    yield 2
+
+
+@anysync.contextmanager
+async def quiet_manager():
+    await asyncio.sleep(0)
+    yield
+
+
+FIRST_CALL = """
+{imports}
+import builtins, anysync
+
+@anysync.anysync
+async def call():
+    {wait}
+    return "called"
+
+@anysync.generator
+async def items():
+    yield "item"
+
+class Calls:
+    def __del__(self, call=call, items=items, print=print, RuntimeError=RuntimeError):
+        try:
+            print(call().run(), *items())
+        except RuntimeError as error:
+            print(*str(error).split()[2:5])
+
+builtins.kept_alive = Calls()
+"""
+
+
+@pytest.mark.parametrize("wait", ["pass", "await asyncio.sleep(0.001)"])
+def test_the_first_call_of_all_may_come_from_a_destructor_at_the_end_if_asyncio_is_there(wait):
+    program = FIRST_CALL.format(imports="import asyncio", wait=wait)
+    assert scripts.python(program) == ["called", "item"]
+
+
+def test_the_first_call_of_all_works_at_the_end_or_says_why_if_asyncio_would_have_to_be_imported():
+    printed = scripts.python(FIRST_CALL.format(imports="", wait="pass"))
+    assert printed in (["called", "item"], ["is", "shutting", "down,"])  # Python 3.11 can still import then
 
 
 @places

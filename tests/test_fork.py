@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import threading
+from contextlib import nullcontext
 
 import pytest
 import scripts
@@ -90,12 +91,62 @@ def is_foreign(step):
     assert "fork" in str(error)
 
 
+def nested(function):
+    async def calls():
+        return function()
+
+    return in_loop(lambda: anysync.run(calls()))
+
+
+def submitted():
+    assert works().submit().result() == 1
+
+
 def everything_works_everywhere():
     everything_works()
     in_loop(everything_works)
+    nested(everything_works)
     thread = threading.Thread(target=everything_works)
     thread.start()
     thread.join()
+    submitted()
+    in_loop(submitted)
+    with anysync.Runner() as runner:
+        assert runner.run(works()) == 1
+
+
+class Pausing:
+    """Stands for a lock, and has a thread that takes it wait there until it may go on."""
+
+    def __init__(self, lock):
+        self.lock, self.taken, self.go_on = lock, threading.Event(), threading.Event()
+        self.pauses = True
+
+    def __getattr__(self, name):
+        return getattr(self.lock, name)
+
+    def __enter__(self):
+        self.lock.__enter__()
+        if threading.current_thread() is not threading.main_thread() and self.pauses:
+            self.pauses = False
+            self.taken.set()
+            self.go_on.wait()
+
+    def __exit__(self, *error):
+        self.lock.__exit__(*error)
+
+
+def fork_while_paused(pausing, target, child):
+    """Fork while a thread that does `target` pauses, and have that thread go on; return what it returns."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(target()))
+    thread.start()
+    pausing.taken.wait()
+    assert fork(child) == 0
+    pausing.go_on.set()
+    thread.join()
+    everything_works_everywhere()
+    return results
 
 
 @script(options=FORKS)
@@ -348,26 +399,465 @@ def test_ctrl_c_works_in_the_child():
     assert fork(child) == 0
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_calls_work_in_the_processes_of_multiprocessing(method, tmp_path):
-    source = f"""
-import asyncio, multiprocessing, anysync
+def starts_the_background_thread():
+    return in_loop(works().run)
+
+
+def starts_a_helper():
+    with manager_with_work():
+        return 1
+
+
+def starts_a_runner():
+    with anysync.Runner() as runner:
+        return runner.run(works())
+
+
+def closes_a_runner():
+    anysync.Runner().close()
+    return 1
+
+
+@anysync.contextmanager
+async def manager_with_work():
+    async with asyncio.timeout(100):
+        yield 1
+
+
+@pytest.mark.parametrize(
+    "work", ["starts_the_background_thread", "starts_a_helper", "starts_a_runner", "closes_a_runner"]
+)
+@script(options=FORKS)
+def test_a_fork_while_another_thread_holds_the_lock_that_threads_are_started_under(work):
+    works().run()
+    from anysync._host import process
+
+    process.starting = pausing = Pausing(process.starting)
+    assert fork_while_paused(pausing, globals()[work], everything_works_everywhere) == [1]
+
+
+@pytest.mark.parametrize("kind", ["generator", "manager"])
+@places
+@script(options=FORKS)
+def test_a_fork_while_another_thread_begins_an_object(place, kind):
+    def begin():
+        call = (lambda: next(thing)) if kind == "generator" else thing.__enter__
+        return getattr(scripts, place)(call)
+
+    def slow_session(host, *args, **options):
+        with pausing:
+            return session(host, *args, **options)
+
+    def child():
+        assert begin() == 1
+        everything_works_everywhere()
+
+    everything_works_everywhere()
+    from anysync._host import Host
+
+    pausing, session = Pausing(nullcontext()), Host.session
+    Host.session = slow_session
+    thing = wrapped() if kind == "generator" else quiet_manager()
+    assert fork_while_paused(pausing, begin, child) == [1]
+    if kind == "manager":
+        leave = lambda: thing.__exit__(None, None, None)  # noqa: E731
+        assert "thread" in str(raised(leave)) if place == "plainly" else not getattr(scripts, place)(leave)
+
+
+@pytest.mark.parametrize("kind", ["generator", "manager"])
+@places
+@script(options=FORKS)
+def test_what_another_thread_is_stepping_says_in_the_child_that_it_was_forked(place, kind):
+    @anysync.generator
+    async def slow_generator():
+        yield 0
+        with pausing:
+            yield 1
+
+    @anysync.contextmanager
+    async def slow_manager():
+        with pausing:
+            yield 1
+
+    def begin():
+        return getattr(scripts, place)((lambda: next(thing)) if kind == "generator" else thing.__enter__)
+
+    def step():
+        if kind == "generator":
+            return begin()
+        begin()
+        return thing.__exit__(None, None, None)
+
+    def child():
+        is_foreign(begin)
+        is_foreign(thing.close if kind == "generator" else lambda: thing.__exit__(None, None, None))
+        everything_works_everywhere()
+
+    class PausingAnywhere(Pausing):
+        def __enter__(self):
+            self.taken.set()
+            self.go_on.wait()
+
+    everything_works_everywhere()
+    pausing = PausingAnywhere(nullcontext())
+    thing = slow_generator() if kind == "generator" else slow_manager()
+    if kind == "generator":
+        assert begin() == 0
+    assert fork_while_paused(pausing, step, child) == [1 if kind == "generator" else False]
+    if kind == "generator":
+        thing.close()
+
+
+@script(options=FORKS)
+def test_a_fork_while_another_thread_drives_the_loop_of_this_one_and_a_third_waits_for_it():
+    @anysync.generator
+    async def slow():
+        yield 0
+        inside.set()
+        go_on.wait()
+        yield 1
+
+    def waits_in_the_queue(host, call=None):
+        turn = queue_up(host, call)
+        queued.set()
+        return turn
+
+    everything_works_everywhere()
+    from anysync._kept_host import KeptHost
+
+    inside, queued, go_on = threading.Event(), threading.Event(), threading.Event()
+    queue_up, KeptHost._queue_up = KeptHost._queue_up, waits_in_the_queue
+    first, second = slow(), wrapped()
+    assert (next(first), next(second)) == (0, 1)
+    results = []
+    threads = [
+        threading.Thread(target=lambda step=step: results.append(next(step))) for step in (first, second)
+    ]
+    for thread, event in zip(threads, (inside, queued), strict=True):
+        thread.start()
+        event.wait()
+    assert fork(lambda: (is_foreign(lambda: next(second)), everything_works_everywhere())) == 0
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == [1, 2]
+    first.close()
+    second.close()
+    everything_works_everywhere()
+
+
+@script(options=FORKS, out="task in the parent\n")
+def test_a_fork_while_the_helper_closes_the_loop_of_a_thread_that_has_ended():
+    async def ends_slowly():
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            closing.set()
+            go_on.wait()
+            await asyncio.sleep(0)
+            say("task")
+
+    async def leaves_a_task():
+        tasks.append(asyncio.create_task(ends_slowly()))
+        await asyncio.sleep(0)
+
+    tasks, closing, go_on = [], threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: anysync.run(leaves_a_task()))
+    thread.start()
+    closing.wait()
+    assert fork(everything_works_everywhere) == 0
+    go_on.set()
+    thread.join()
+    everything_works_everywhere()
+
+
+@places
+@script(options=FORKS)
+def test_a_submitted_future_says_in_the_child_that_it_was_forked_while_another_thread_holds_its_lock(place):
+    async def waits():
+        event.set()
+        return await asyncio.get_running_loop().run_in_executor(None, go_on.wait)
+
+    def child():
+        is_foreign(lambda: future.result(5))
+        assert not future.cancel()
+        everything_works_everywhere()
+
+    def wait():
+        with pausing:
+            pass
+        return future.result()
+
+    event, go_on = threading.Event(), threading.Event()
+    future = getattr(scripts, place)(anysync.wrap_coroutine(waits()).submit)
+    event.wait()
+    pausing = Pausing(future._condition)
+    pausing.go_on = go_on
+    assert fork_while_paused(pausing, wait, child) == [True]
+
+
+@script(options=FORKS)
+def test_a_fork_while_the_background_thread_logs():
+    import logging
+
+    class Slow(logging.Handler):
+        def emit(self, record):
+            with pausing:
+                records.append(record)
+
+    async def complains():
+        loop = asyncio.get_running_loop()
+        loop.call_exception_handler({"message": "to be logged"})
+        return 1
+
+    def child():
+        everything_works_everywhere()
+        logging.getLogger("asyncio").critical("from the child")
+        assert len(records) == 1
+
+    everything_works_everywhere()
+    records, pausing = [], Pausing(nullcontext())
+    log = logging.getLogger("asyncio")
+    log.propagate = False
+    log.addHandler(Slow())
+    assert fork_while_paused(pausing, lambda: in_loop(lambda: anysync.run(complains())), child) == [1]
+    assert len(records) == 1
+
+
+@script(
+    options=FORKS,
+    out="generator in the parent\nbackground task in the parent\nmanager in the parent\ntask in the parent\n",
+)
+def test_no_finally_of_another_thread_runs_in_a_child_that_exits_normally():
+    def idles():
+        async def leaves_a_task():
+            tasks.append(asyncio.create_task(pending("task")))
+            await asyncio.sleep(0)
+
+        anysync.run(leaves_a_task())
+        local.generator, entered = numbers(), manager()
+        next(local.generator)
+        with entered:
+            ready.set()
+            stop.wait()
+            local.generator.close()
+        anysync.run(cancel_and_wait(tasks[0]))
+
+    tasks, local = [], threading.local()
+    ready, stop = threading.Event(), threading.Event()
+    thread = threading.Thread(target=idles)
+    thread.start()
+    ready.wait()
+    pid = os.fork()
+    if not pid:
+        everything_works_everywhere()
+        sys.exit(7)
+    assert exit_code(pid) == 7
+    stop.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+@script(options=FORKS)
+def test_a_coroutine_that_forks_returns_in_the_child_too_unless_it_suspends_there(turns):
+    async def forks(turns_after):
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        pid = os.fork()
+        for _ in range(turns_after):
+            await asyncio.sleep(0)
+        return pid
+
+    def child():
+        everything_works_everywhere()
+        sys.exit(7)
+
+    for turns_after in 0, 1:
+        try:
+            pid = anysync.run(forks(turns_after))
+        except RuntimeError as raised:
+            error = raised
+            break
+        if not pid:
+            child()
+        assert exit_code(pid) == 7
+        everything_works_everywhere()
+    if os.getpid() != parent:
+        assert "fork" in str(error)
+        assert turns_after == 1
+        child()
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+@script(options=FORKS, out="generator in the parent\nmanager in the parent\n")
+def test_a_step_that_forks_has_its_value_in_the_child_too_and_the_next_says_that_it_was_forked(turns):
+    async def forks(name):
+        try:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            yield os.fork()
+        finally:
+            say(name)
+
+    def child(step):
+        is_foreign(step)
+        everything_works_everywhere()
+        sys.exit(7)
+
+    generator = anysync.wrap_async_generator(forks("generator"))
+    entered = anysync.contextmanager(forks)("manager")
+    if not (pid := next(generator)):
+        child(lambda: next(generator))
+    assert exit_code(pid) == 7
+    generator.close()
+    if not (pid := entered.__enter__()):
+        child(lambda: entered.__exit__(None, None, None))
+    assert exit_code(pid) == 7
+    entered.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+@script(options=FORKS, out="background in the parent\nparent ends in the parent\n")
+def test_the_child_of_a_coroutine_on_the_background_thread_ends_with_that_thread(turns):
+    async def forks(turns_after):
+        tasks.append(asyncio.create_task(pending("background")))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        pid = os.fork()
+        for _ in range(turns_after):
+            await asyncio.sleep(0)
+        if not turns_after:
+            await asyncio.sleep(0)
+            tasks[-1].cancel()
+            await asyncio.wait(tasks)
+        return pid
+
+    tasks = []
+    everything_works_everywhere()
+    assert exit_code(in_loop(lambda: anysync.run(forks(0)))) == 0
+    everything_works_everywhere()
+    say("parent ends")
+
+
+@script(options=FORKS)
+def test_ctrl_c_works_in_a_child_that_was_forked_while_the_main_thread_was_inside_a_call():
+    async def waits():
+        loop = asyncio.get_running_loop()
+        go_on.append((loop, loop.create_future()))
+        loop.call_soon(ready.set)
+        return await go_on[0][1]
+
+    def forks():
+        ready.wait()
+        try:
+            assert fork(child) == 0
+        finally:
+            loop, future = go_on[0]
+            loop.call_soon_threadsafe(future.set_result, 1)
+
+    def child():
+        assert isinstance(
+            raised(lambda: (os.kill(os.getpid(), signal.SIGINT), ready.wait())), KeyboardInterrupt
+        )
+        event = threading.Event()
+        thread = scripts.send_after(event)
+        assert isinstance(raised(lambda: anysync.run(suspended(event))), KeyboardInterrupt)
+        thread.join()
+        everything_works_everywhere()
+
+    import signal
+
+    go_on, ready = [], threading.Event()
+    thread = threading.Thread(target=forks)
+    thread.start()
+    assert anysync.run(waits()) == 1
+    thread.join()
+
+
+@places
+@script(options=FORKS)
+def test_the_helper_turns_the_parents_loop_as_before_when_the_child_is_gone(place):
+    def call():
+        with manager_with_work(), quiet_manager():
+            future = anysync.wrap_coroutine(waits()).submit()
+            loop = loops.get()
+            assert fork(everything_works_everywhere) == 0
+            loop.call_soon_threadsafe(futures[0].set_result, 1)
+            assert future.result() == 1
+
+    async def waits():
+        futures.append(asyncio.get_running_loop().create_future())
+        loops.put(asyncio.get_running_loop())
+        return await futures[0]
+
+    import queue
+
+    futures, loops = [], queue.SimpleQueue()
+    getattr(scripts, place)(call)
+
+
+MULTIPROCESSING = """
+import asyncio, concurrent.futures, multiprocessing, os, sys, anysync
 
 @anysync.coroutine
 async def double(number):
     await asyncio.sleep(0)
     return number * 2
 
+@anysync.generator
+async def numbers():
+    yield 1
+    try:
+        yield 2
+    finally:
+        print("generator of", "parent" if __name__ == "__main__" and os.getpid() == parent else "child")
+
 def work(number):
-    return double(number).run(), scripts.in_loop(lambda: double(number).run())
+    async def nested():
+        return double(number).run()
+
+    return [
+        double(number).run(),
+        scripts.in_loop(lambda: double(number).run()),
+        scripts.in_loop(lambda: anysync.run(nested())),
+        double(number).submit().result(),
+    ]
+
+def child(number):
+    assert work(number) == [2 * number] * 4
+    sys.exit(number)
+
+async def starts(context):
+    process = context.Process(target=child, args=(5,))
+    process.start()
+    process.join()
+    return process.exitcode
 
 if __name__ == "__main__":
     scripts.watch()
-    assert work(1) == (2, 2)
-    with multiprocessing.get_context("{method}").Pool(2) as pool:
-        print(pool.map(work, range(3)))
+    parent = os.getpid()
+    context = multiprocessing.get_context("{method}")
+    assert work(1) == [2] * 4
+    generator = numbers()
+    assert [next(generator), next(generator)] == [1, 2]
+    process = context.Process(target=child, args=(3,))
+    process.start()
+    process.join()
+    assert process.exitcode == 3
+    assert anysync.run(starts(context)) == 5
+    assert scripts.in_loop(lambda: anysync.run(starts(context))) == 5
+    with context.Pool(2) as pool:
+        assert pool.map(work, [1, 2, 3]) == [[2] * 4, [4] * 4, [6] * 4]
         pool.close()
         pool.join()
-    assert work(1) == (2, 2)
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
+        assert list(pool.map(work, [1, 2, 3])) == [[2] * 4, [4] * 4, [6] * 4]
+    assert work(1) == [2] * 4
+    generator.close()
 """
-    check(run_source(source, tmp_path, options=FORKS), "[(0, 0), (2, 2), (4, 4)]\n")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_calls_work_in_the_processes_of_multiprocessing(method, tmp_path):
+    source = MULTIPROCESSING.format(method=method)
+    check(run_source(source, tmp_path, options=FORKS), "generator of parent\n")

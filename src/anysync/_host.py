@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
+from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,10 +34,15 @@ class Process:
         self.defaults: dict[str, Any] = {}
         #: whether `exit` has been called, or never will be
         self.exiting: bool = getattr(threading, "_SHUTTING_DOWN", False)
+        #: until when `exit` waits for a daemon thread to end its call
+        self.patience = 0.0
         self.start_afresh()
 
     def start_afresh(self) -> None:
+        self.pid = os.getpid()
         self.hosts: weakref.WeakSet[Host] = weakref.WeakSet()
+        #: those of threads that Python has buried in a child, before `forked`
+        self.orphans: list[Host] = []
         #: those of a subinterpreter, whose end is fatal before theirs
         self.threads: set[threading.Thread] = set()
         #: those of all hosts, by the thread that is about to fork
@@ -85,6 +91,10 @@ class Process:
         """In the parent: forget the tasks."""
         del self.tasks[get_ident()]
 
+    def is_not_ours(self) -> bool:
+        """Whether this process is a child in which `forked` has yet to be called."""
+        return os.getpid() != self.pid
+
     def forked(self) -> None:
         """In the child: give up the parent's hosts, whose threads are not here."""
         for host in list(self.hosts):
@@ -98,6 +108,7 @@ class Process:
     def exit(self) -> None:
         """Close all hosts: kept loops first, since their clean-up may still call into the background."""
         self.exiting = True
+        self.patience = monotonic() + 1
         for host in sorted(self.hosts, key=lambda host: host.exit_order):
             host.close()
         for ours in self.threads:
@@ -137,7 +148,10 @@ class Host:
         )
         self.loop = self._runner.get_loop()
         self.open: set[object] = set()
+        #: what was submitted, until its future has been told the outcome
+        self.futures: dict[BaseCall, Future[Any]] = {}
         self.gone: str | None = None
+        self.given_up = False
         process.hosts.add(self)
 
     def run(self, coro: "Coro", timeout: float | None, context: Context | None) -> Callable[[], Any]:
@@ -152,12 +166,19 @@ class Host:
         call = Call(self.loop, coro, None, context)
         call.on_done = partial(self._resolve, call, future)
         future.add_done_callback(partial(self._pass_cancel, call))
+        self.futures[call] = future
         self.open.add(call)
         self.post(call)
         return future
 
     def _resolve(self, call: Call, future: "Future[Any]") -> None:
         self.closed(call)
+        try:
+            self._tell(call, future)
+        finally:
+            self.futures.pop(call, None)
+
+    def _tell(self, call: Call, future: "Future[Any]") -> None:
         try:
             value = call.take()()
         except asyncio.CancelledError:
@@ -213,6 +234,13 @@ class Host:
                 if isinstance(thing, BaseCall):  # posted too late
                     thing.abort(RuntimeError(self.gone))
 
+    def reason_to_stop(self, call: BaseCall) -> BaseException:
+        """Return what `call` raises when its loop is closed before its end.
+
+        At exit, it is a daemon thread that waits for it, which ends without a word.
+        """
+        return (SystemExit if process.exiting and call not in self.futures else RuntimeError)(self.gone)
+
     def close(self) -> None:
         """Cancel what is left on the loop, wait for it, and close the loop."""
         raise NotImplementedError
@@ -224,9 +252,16 @@ class Host:
         unregister the parent's descriptors, and to collect its tasks would run the parent's `finally`.
         """
         self.gone = reason
+        self.given_up = True
         keep_for_good(self)
         for task in asyncio.all_tasks(self.loop):
             _keep_task(task)
+        for call, future in list(self.futures.items()):
+            if process.is_not_ours():  # a thread that is not here may hold its lock
+                Future[Any].__init__(future)
+                future.set_exception(RuntimeError(reason))
+            else:
+                call.fail(RuntimeError(reason))
         if isinstance(self.loop, Loop):
             self.loop.shut()
 

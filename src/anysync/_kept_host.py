@@ -10,6 +10,7 @@ from contextvars import Context
 from functools import partial
 from inspect import CO_COROUTINE
 from signal import SIGINT, default_int_handler
+from time import monotonic
 from traceback import walk_tb
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,8 @@ class KeptHost(Drive, Host):
         self.transient = transient
         self._owner = get_ident()
         self.followers: deque[_Turn] = deque()
+        #: the call that the driver turns the loop for
+        self._turning: BaseCall | None = None
         self._helping = False
         self._helper: threading.Thread | None = None
         self._bell = allocate_lock()
@@ -231,8 +234,12 @@ class KeptHost(Drive, Host):
         """Turn the loop until `call` is done."""
         if call.result is not None:
             return
+        if self.given_up:
+            self._end_in_child(call)
+            return
         loop = self.loop
         call.on_done = loop.stop
+        self._turning = call
         interrupts = _Interrupts(call, self.own_loop)
         try:
             interrupts.begin()
@@ -244,11 +251,14 @@ class KeptHost(Drive, Host):
                     own = call.task is not None and call.task.done()
                     if interrupts.count > 1 or not (own or self._is_for_another(error)):
                         raise
+                if self.given_up:
+                    self._end_in_child(call)
         except BaseException:
             if interrupts.count > 1:
                 self.give_up("the loop of this object was given up, at a second Ctrl-C")
             raise
         finally:
+            self._turning = None
             interrupts.end()
         if interrupts.count:
             raise KeyboardInterrupt
@@ -263,6 +273,15 @@ class KeptHost(Drive, Host):
             task is not None and task.done() and not task.cancelled() and task.exception() is error
             for task in tasks
         )
+
+    def _end_in_child(self, call: BaseCall) -> None:
+        """End a call whose coroutine has forked, in the child, where its loop cannot serve it any more."""
+        if call.task is not None and call.task.done():
+            call.settle(call.task)
+        elif call.result is None:
+            call.fail(RuntimeError(self.gone))
+        if self.own_loop is not None:
+            self.own_loop.shut()
 
     def _queue_up(self, call: BaseCall | None = None) -> _Turn:
         """Ask whoever drives to serve `call`, or to make way if it is the helper."""
@@ -339,6 +358,8 @@ class KeptHost(Drive, Host):
             self._bell.release()
 
     def _start_helper(self) -> None:
+        if process.is_not_ours():
+            return
         with process.starting:
             if self._helper is None:
                 helper = new_thread("anysync helper", self._help)
@@ -367,6 +388,7 @@ class KeptHost(Drive, Host):
 
     def perform_sometime(self, call: BaseCall) -> bool:
         here = get_ident() == self._owner and thread.busy is None and running() is None
+        here = here and not process.is_not_ours()
         if self.gone is not None or not here or self.driven():
             return super().perform_sometime(call)
         call.on_done = None
@@ -375,6 +397,8 @@ class KeptHost(Drive, Host):
 
     def post(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
         try:
+            if self.given_up:
+                raise RuntimeError
             self.loop.call_soon_threadsafe(job or partial(self._begin, call))
         except RuntimeError as error:  # closed, or no thread can start
             call.abort(RuntimeError(self.gone or str(error)))
@@ -393,12 +417,13 @@ class KeptHost(Drive, Host):
             return
         self.gone = "the thread that this object lived on has ended, and its event loop with it"
         if not self.try_to_drive():
-            if get_ident() != self._owner:  # at exit, and a daemon thread is in the middle of a call
+            turn = self._queue_up()
+            if process.exiting and not self._take_from_daemon(turn):
                 keep_for_good(self)
                 if self._helper is not None:
                     process.threads.discard(self._helper)
                 return
-            self._follow(self._queue_up())
+            self._follow(turn)
         if at_thread_end and (self.own_loop is None or not self.own_loop.spent):
             # `threading` has forgotten this thread already: what is left to run, runs in the helper's
             with suppress(RuntimeError):
@@ -414,8 +439,25 @@ class KeptHost(Drive, Host):
                 self._helped.acquire()  # not join(), which would register this thread again
             self._dismiss_followers()
 
+    def _take_from_daemon(self, turn: _Turn) -> bool:
+        """Cancel the call of a daemon thread, and have the loop handed over; false if that takes too long."""
+        with suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._stop_turning)
+        if not self.try_to_drive():
+            turn.come.acquire(timeout=max(0, process.patience - monotonic()))
+        return self.try_to_drive() or self._leave_queue(turn)
+
+    def _stop_turning(self) -> None:
+        call = self._turning
+        if call is not None:
+            call.instead = self.reason_to_stop(call)
+            call.cancel()
+
     def give_up(self, reason: str) -> None:
         super().give_up(reason)
+        handler = getsignal(SIGINT)
+        if isinstance(getattr(handler, "__self__", None), _Interrupts):  # the main thread's of the parent
+            set_handler(SIGINT, default_int_handler)
         self._dismiss_followers()
         self._helper_ends = True
         self._ring()
@@ -432,4 +474,7 @@ class Keeper:
         self._host = host
 
     def __del__(self) -> None:
-        self._host.close(at_thread_end=True)
+        if process.is_not_ours():
+            process.orphans.append(self._host)
+        else:
+            self._host.close(at_thread_end=True)

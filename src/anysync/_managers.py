@@ -59,7 +59,10 @@ def _enter(manager: AnySyncContextManager[Any]) -> Callable[[], Any]:
     """Enter `manager` in a session of its own; return what returns or raises the outcome."""
     steps = _steps(manager)
     if steps.session is not None or not steps.begin(on_cancel=manager.__aexit__):
-        raise RuntimeError("this context manager is entered already: leave it before it is entered again")
+        gone = None if steps.session is None else steps.session.host.gone
+        raise RuntimeError(
+            gone or "this context manager is entered already: leave it before it is entered again"
+        )
     try:
         return steps.step(manager.__aenter__)
     except BaseException as error:
@@ -67,7 +70,7 @@ def _enter(manager: AnySyncContextManager[Any]) -> Callable[[], Any]:
             steps.session is not None and steps.session.task is not None
         ):  # entered just before the interrupt: nobody else would leave
             steps.step(manager.__aexit__, (type(error), error, error.__traceback__), last=True)
-        steps.session = None
+        steps.end()
         raise
 
 

@@ -1,6 +1,6 @@
 """Coroutines of both worlds, and what all objects of both worlds share."""
 
-from _thread import allocate_lock
+import atexit
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -12,6 +12,7 @@ from collections.abc import (
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from math import isnan
+from sys import is_finalizing, modules
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ._core import BaseCoroutine
@@ -34,9 +35,27 @@ def here() -> "Host":  # noqa: F811
     """Return the host that serves a call made here."""
     # asyncio is imported with the first call, not with anysync: this replaces itself
     global here
-    from ._hosts import here
+    try:
+        from ._hosts import here
+    except ImportError:
+        if not is_finalizing():
+            raise
+        raise RuntimeError(
+            "the interpreter is shutting down, and what the first call needs cannot be imported any more"
+        ) from None
 
     return here()
+
+
+@atexit.register
+def _prepare_for_destructors() -> None:
+    """Make a first call possible in a destructor that runs when nothing can be imported any more."""
+    global here
+    if "asyncio" in modules and "anysync._hosts" not in modules:
+        from ._host import process
+        from ._hosts import here
+
+        process.exit()
 
 
 def check_context(context: object) -> None:
@@ -170,9 +189,10 @@ class Steps:
     Objects keep it under a name that a subclass will not take.
     """
 
+    #: among the instance's own attributes while there is one: whoever puts it there first has begun
+    session: "Session | None" = None
+
     def __init__(self) -> None:
-        self.session: Session | None = None
-        self._beginning = allocate_lock()
         self.choose_host: Callable[[], Host] | None = None
         self.context: Context | None = None
         self.world: str | None = None
@@ -192,13 +212,14 @@ class Steps:
         """Begin a session, unless another thread has just done so; say whether it did."""
         host = here() if self.choose_host is None else self.choose_host()
         session = host.session(self.context, **options)
-        with self._beginning:
-            if self.session is None:
-                self.session = session
-            begun = self.session is session
+        begun = vars(self).setdefault("session", session) is session
         if not begun:
             host.forget(session)
         return begun
+
+    def end(self) -> None:
+        """Have no session any more."""
+        vars(self).pop("session", None)
 
     def step(
         self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...] = (), last: bool = False
@@ -212,6 +233,6 @@ class Steps:
             return session.step(function, args, last)
         finally:
             if session.task is None and not session.lost:  # ended by a step, or never begun
-                self.session = None
+                self.end()
                 session.host.forget(session)
             session.leave()

@@ -40,6 +40,7 @@ class Loop(_PlatformLoop):
     _woken_before: int | None = None
     _outer_hooks: Any = None
     _task_factory: object = None
+    _left: list[Handle] | None = None
 
     if TYPE_CHECKING:  # what BaseEventLoop has, and typeshed does not tell
         _asyncgen_finalizer_hook: Any
@@ -174,8 +175,14 @@ class Loop(_PlatformLoop):
         if self.on_wake is not None:
             self.on_wake()
 
+    def is_closed(self) -> bool:
+        return self._closed or self._left is not None
+
     def shut(self) -> None:
-        """Close this process's part of the loop without a word to the kernel's selector: a fork shares it."""
+        """Close this process's part of the loop without a word to the kernel's selector: a fork shares it.
+
+        A step that has forked goes on to its end: then the loop only stops.
+        """
         if self._closed:
             return
         with suppress(ValueError):  # not the main thread's
@@ -186,7 +193,13 @@ class Loop(_PlatformLoop):
             self._selector.close()
             self._ssock.close()
             self._csock.close()
-        self._closed = True
+        if self._thread_id != get_ident():
+            self._closed = True
+            return
+        self.stop()
+        self._left = [*self._ready, *self._scheduled]  # for good, since tasks would be collected with them
+        for handle in self._left:
+            handle._cancelled = True
 
 
 class KeptSelector(selectors.DefaultSelector):
@@ -213,9 +226,12 @@ class MailboxSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> Any:
         mailbox = self.loop.mailbox
         assert mailbox is not None
-        if mailbox.attend(timeout, cast("Any", self)._fd_to_key):
+        descriptors = cast("Any", self)._fd_to_key
+        if mailbox.attend(timeout, descriptors):
             return mailbox.watched(super().select, timeout)
-        return super().select(0)
+        return (
+            super().select(0) if descriptors else []
+        )  # it is shut: a step has forked, and this is the child
 
 
 def mailbox_loop(used: Loop | None = None) -> Loop:

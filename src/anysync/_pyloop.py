@@ -203,7 +203,7 @@ class BaseCall:
         self.task: Task[Any] | None = None
         self.timer: TimerHandle | None = None
         #: Raised in place of what the coroutine makes of being cancelled, which becomes its cause.
-        self.instead: Exception | None = None
+        self.instead: BaseException | None = None
         self.on_done: Callable[[], object] | None = None
         #: Once finished: returns or raises the outcome. No Python function, so no frame in a traceback.
         self.result: Any = None
@@ -440,7 +440,9 @@ class BaseSession:
     def enter(self) -> None:
         """Be the one who makes a step, or raise."""
         if not self._stepping.acquire(False):
-            raise RuntimeError("already running: another thread is inside a step of this object")
+            raise RuntimeError(
+                self.host.gone or "already running: another thread is inside a step of this object"
+            )
 
     def leave(self) -> None:
         self._stepping.release()
@@ -522,7 +524,8 @@ class BaseSession:
 
     async def _pause(self) -> None:
         try:
-            if self.host.gone is not None:  # a step that swallowed its cancel will be the last one
+            if self.host.gone is not None and not self.host.given_up:
+                # a step that swallowed its cancel will be the last one
                 raise CancelledError
             await self._gate
             return

@@ -58,6 +58,8 @@ class ThreadHost(Host):
             with suppress(KeyboardInterrupt, SystemExit):
                 self.loop.run_forever()
             self._mailbox.publish()
+        if self.given_up:  # a step has forked, and this is the child: it ends with its only thread
+            return
         self._serving = False
         self._mailbox.shut(self.gone)
         if not isinstance(self.loop, Loop):  # it may have put off a stop, which would break off its closing
@@ -65,7 +67,7 @@ class ThreadHost(Host):
                 self.loop.run_until_complete(asyncio.sleep(0))
         for call in self.open.copy():
             if isinstance(call, BaseCall):
-                call.instead = RuntimeError(self.gone)
+                call.instead = self.reason_to_stop(call)
         try:
             if not (self._transient and _spared(self.loop)):
                 self._close_loop()
