@@ -444,7 +444,8 @@ class KeptHost(Drive, Host):
         with suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self._stop_turning)
         if not self.try_to_drive():
-            turn.come.acquire(timeout=max(0, process.patience - monotonic()))
+            until = monotonic() + 1 if get_ident() == self._owner else process.patience
+            turn.come.acquire(timeout=max(0, until - monotonic()))
         return self.try_to_drive() or self._leave_queue(turn)
 
     def _stop_turning(self) -> None:

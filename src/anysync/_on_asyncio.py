@@ -229,9 +229,9 @@ class MailboxSelector(selectors.DefaultSelector):
         descriptors = cast("Any", self)._fd_to_key
         if mailbox.attend(timeout, descriptors):
             return mailbox.watched(super().select, timeout)
-        return (
-            super().select(0) if descriptors else []
-        )  # it is shut: a step has forked, and this is the child
+        if not descriptors:  # it is shut: a step has forked, and this is the child
+            return []
+        return super().select(0)
 
 
 def mailbox_loop(used: Loop | None = None) -> Loop:
