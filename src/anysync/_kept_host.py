@@ -387,9 +387,10 @@ class KeptHost(Drive, Host):
             self._helped.release()
 
     def perform_sometime(self, call: BaseCall) -> bool:
+        if self.gone is not None:
+            return super().perform_sometime(call)
         here = get_ident() == self._owner and thread.busy is None and running() is None
-        here = here and not process.is_not_ours()
-        if self.gone is not None or not here or self.driven():
+        if not here or self.driven() or process.is_not_ours():
             return super().perform_sometime(call)
         call.on_done = None
         self.perform(call)
@@ -475,6 +476,8 @@ class Keeper:
         self._host = host
 
     def __del__(self) -> None:
+        if self._host.gone is not None:  # perhaps at exit, when the globals of this module are gone as well
+            return
         if process.is_not_ours():
             process.orphans.append(self._host)
         else:
