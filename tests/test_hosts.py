@@ -108,6 +108,13 @@ def test_a_helper_that_is_woken_while_its_thread_ends_waits_to_be_told_who_close
     assert (loop.is_closed(), future.done()) == (True, True)
 
 
+def test_a_loop_that_a_fork_found_while_it_closed_is_shut():
+    loop = Loop()
+    loop._close_self_pipe()
+    loop.shut()
+    assert loop.is_closed()
+
+
 def test_a_step_that_is_cancelled_before_it_begins_never_does():
     step = Step(here().session(), thread, (), True)
     step.cancel()

@@ -5,7 +5,7 @@ import sys
 from ._core import running, thread
 from ._host import Host, process
 from ._kept_host import Keeper, KeptHost
-from ._thread_host import ThreadHost
+from ._thread_host import ThreadHost, awaited
 
 
 def here() -> Host:
@@ -16,7 +16,8 @@ def here() -> Host:
     if thread.server is not None:
         return thread.server.nested()
     newborn = process.newborn_here() if process.newborn else None
-    return background() if newborn is None else newborn.nested()
+    host = newborn or awaited()
+    return background() if host is None else host.nested()
 
 
 def background() -> ThreadHost:

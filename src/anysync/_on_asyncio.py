@@ -185,14 +185,16 @@ class Loop(_PlatformLoop):
         """
         if self._closed:
             return
+        own: Any = self._csock
         with suppress(ValueError):  # not the main thread's
             descriptor = signal.set_wakeup_fd(-1)
-            if descriptor != self._csock.fileno():
+            if own is None or descriptor != own.fileno():
                 signal.set_wakeup_fd(descriptor)
         if sys.platform != "win32":
-            self._selector.close()
-            self._ssock.close()
-            self._csock.close()
+            parts: list[Any] = [self._selector, self._ssock, own]
+            for part in parts:
+                if part is not None:  # closed already, by a thread that the fork broke off
+                    part.close()
         if self._thread_id != get_ident():
             self._closed = True
             return

@@ -7,7 +7,7 @@ from _thread import get_ident
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from contextvars import Context
+from contextvars import Context, ContextVar, copy_context
 from typing import TYPE_CHECKING, Any
 
 from ._calls import Session, see_through
@@ -75,11 +75,11 @@ class ThreadHost(Host):
             self._mailbox.sweep()
 
     def nested(self) -> "NestedHost":
-        """Return the host for a sync call made on this thread: the running task's own while it has one."""
-        task = asyncio.current_task() if running() is self.loop else None
+        """Return the host for a sync call that this cannot serve: the running task's own while it has one."""
+        task = asyncio.current_task() if isinstance(running(), asyncio.AbstractEventLoop) else None
         host = None if task is None else self._nested.get(task)
         if host is None or not host.expect():
-            host = NestedHost("anysync nested")
+            host = NestedHost("anysync nested", awaited=self is process.background)
             if task is not None:
                 self._nested[task] = host
         return host
@@ -132,11 +132,15 @@ class NestedHost(ThreadHost):
     Guarantees. It does not end between `expect` and the `run`, `submit` or `session` that follows: `_lock`
     orders the two, and is held for some lines only. It is reentrant, since garbage collection may come back
     here. A session is open from the beginning, until it has ended or been forgotten.
+
+    What it runs must not wait for the background thread if that has `awaited` it. Other threads, to which a
+    coroutine hands a function with its context, learn that from the context.
     """
 
     _transient = True
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, awaited: bool) -> None:
+        self._awaited = awaited
         self._lock = threading.RLock()
         #: how many have been given this host, and have not begun yet
         self._expected = 1
@@ -152,22 +156,29 @@ class NestedHost(ThreadHost):
 
     def run(self, coro: "Coro", timeout: float | None, context: Context | None) -> Callable[[], Any]:
         try:
-            return super().run(coro, timeout, context)
+            return super().run(coro, timeout, self._marked(context))
         finally:
             self._has_come()
             self.end_if_unused()
 
     def submit(self, coro: "Coro", context: Context | None) -> "Future[Any]":
         try:
-            return super().submit(coro, context)
+            return super().submit(coro, self._marked(context))
         finally:
             self._has_come()
 
     def session(self, context: Context | None = None, **options: Any) -> Session:
-        session = super().session(context, **options)
+        session = super().session(self._marked(context), **options)
         self.open.add(session)
         self._has_come()
         return session
+
+    def _marked(self, context: Context | None) -> Context | None:
+        if self._awaited:
+            context = copy_context() if context is None else context
+            with suppress(RuntimeError):  # it is entered, and will be refused
+                context.run(_awaited.set, weakref.ref(self))
+        return context
 
     def forget(self, session: Session) -> None:
         self.open.discard(session)
@@ -196,6 +207,16 @@ class NestedHost(ThreadHost):
                 return
             self.gone = "the thread that this object lived on has ended"
         self._stop(self.gone)
+
+
+_awaited: ContextVar["weakref.ref[NestedHost] | None"] = ContextVar("anysync awaited", default=None)
+
+
+def awaited() -> NestedHost | None:
+    """Return the host that the background thread waits for, if the code that runs here is part of that."""
+    reference = _awaited.get()
+    host = None if reference is None else reference()
+    return None if host is None or host.gone is not None else host
 
 
 def _spare_loop() -> Loop:
