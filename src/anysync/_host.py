@@ -181,7 +181,8 @@ class Host:
     def _tell(self, call: Call, future: "Future[Any]") -> None:
         try:
             value = call.take()()
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            drop_frame(error)
             future.cancel()
             future.set_running_or_notify_cancel()
         except BaseException as error:
