@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-WATCHDOG = 20  # seconds until a process that hangs shows where, and dies
+WATCHDOG = 45  # seconds until a process that hangs shows where, and dies
 FORKS = ("-W", "ignore::DeprecationWarning")  # since Python 3.12, a fork warns if there are threads
 
 

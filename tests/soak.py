@@ -170,6 +170,7 @@ class Soak:
             self.barrier.wait()
             rounds.append(self.figures())
             report(f"after {time.monotonic() - began:.0f} s", rounds[-1])
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         self.going_on = False
         self.barrier.wait()
         for worker in self.workers:
