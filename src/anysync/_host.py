@@ -224,7 +224,11 @@ class Host:
 
     def _close_loop(self) -> None:
         try:
-            self._runner.close()
+            if isinstance(self.loop, Loop) and self.loop.spent:
+                # without a turn: before Python 3.13, one at the end of a thread leaves a dictionary for good
+                self.loop.close()
+            else:
+                self._runner.close()
         except RuntimeError as error:
             # at exit no thread can start to wait for the executor's, which Python joins by itself, before
             # it calls our `exit`: the loops of those threads close in between

@@ -123,15 +123,14 @@ class Loop(_PlatformLoop):
 
     @property
     def spent(self) -> bool:
-        """Whether closing has nothing to wait for: no task, no async generator, no thread of an executor."""
-        return not (asyncio.all_tasks(self) or self._asyncgens or self._default_executor)
+        """Whether closing takes no turn: no callback, no task, no async generator, no thread of an executor."""
+        return not (self._ready or asyncio.all_tasks(self) or self._asyncgens or self._default_executor)
 
     @property
     def as_new(self) -> bool:
         """Whether nothing tells that the loop was ever used."""
         return self.spent and not (
-            self._ready
-            or self._scheduled
+            self._scheduled
             or self._signal_handlers
             or self._exception_handler
             or not self.state.eager
