@@ -79,14 +79,15 @@ cdef PY_TIMEOUT_T SLICE = 250_000  # microseconds: a signal just before it parks
 cdef double spin_limit = 0
 cdef bint tasks_start_eagerly = sys.version_info >= (3, 12)
 cdef object CancelledError, Handle, Task
-cdef object get_running_loop, set_running_loop, current_task
+cdef object get_running_loop, set_running_loop, current_task, tell
 
 
-def load(double spin):
-    global CancelledError, Handle, Task, get_running_loop, set_running_loop, current_task, spin_limit
+def load(double spin, watch):
+    global CancelledError, Handle, Task, get_running_loop, set_running_loop, current_task, tell, spin_limit
     from asyncio import CancelledError, Handle, Task, current_task
     from asyncio.events import _get_running_loop as get_running_loop, _set_running_loop as set_running_loop
 
+    tell = watch
     spin_limit = spin
 
 
@@ -675,8 +676,8 @@ cdef class Latch:
         with nogil:  # else who waits would wake up to a GIL that is taken
             PyThread_release_lock(self.lock)
 
-    cpdef wait(self):
-        cdef double rest
+    cpdef wait(self, BaseCall call=None):
+        cdef double rest, start
         cdef bint opened = False
         if self.mailbox is not None:
             with cython.critical_section(self.mailbox):
@@ -685,11 +686,17 @@ cdef class Latch:
                 opened = spin(self.lock, spin_limit, &rest)
             with cython.critical_section(self.mailbox):
                 self.mailbox.callers_rest = rest
-        while not opened:
+        if opened:
+            return
+        start = now()
+        while True:
             with nogil:
                 opened = PyThread_acquire_lock_timed(self.lock, SLICE, 1) == PY_LOCK_ACQUIRED
-            if not opened:
-                PyErr_CheckSignals()
+            if opened:
+                return
+            PyErr_CheckSignals()
+            if call is not None and tell(call, now() - start):
+                call = None
 
 
 cdef class Mailbox:
@@ -745,7 +752,7 @@ cdef class Mailbox:
             call.on_done = latch = Latch.__new__(Latch)
             latch.mailbox = self
         self.post(call, job)
-        latch.wait()
+        latch.wait(call if job is None else None)
 
     cpdef bint serve(self) except -1:
         cdef bint found

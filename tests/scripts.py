@@ -111,10 +111,12 @@ def watch() -> None:
 def quick_loops() -> None:
     """Take loops out of the debug mode of -X dev, where no step is eager, unless the variable asks for it."""
     import logging
+    import math
 
     import anysync
 
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # not that a slow machine took long
+    anysync.configure(stall_warning=math.inf)  # nor this
     if not os.environ.get("PYTHONASYNCIODEBUG"):
         anysync.configure(backend_options={"debug": False})
 

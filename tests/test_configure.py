@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from scripts import complaints
 
-from anysync import AnySyncIterator, Runner, configure, contextmanager, coroutine, generator, run
+from anysync import AnySyncIterator, Runner, _stalls, configure, contextmanager, coroutine, generator, run
 
 WATCHDOG = 30
 Place = Callable[[Callable[[], Any]], Any]
@@ -96,6 +96,49 @@ def test_uvloop_asked_for_and_not_installed_is_an_import_error(
     monkeypatch.setitem(sys.modules, "winloop", None)
     with pytest.raises(ImportError):
         take(backend_options={"use_uvloop": True})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "error", "message"),
+    [
+        (0, ValueError, "stall_warning must be a number of seconds above 0, or math.inf, not 0"),
+        (
+            -1.5,
+            ValueError,
+            "stall_warning must be a number of seconds above 0, or math.inf, not -1.5",
+        ),
+        (
+            float("nan"),
+            ValueError,
+            "stall_warning must be a number of seconds above 0, or math.inf, not nan",
+        ),
+        (
+            False,
+            ValueError,
+            "stall_warning must be a number of seconds above 0, or math.inf, not False",
+        ),
+        ("5", TypeError, "stall_warning must be a number of seconds, not '5'"),
+    ],
+)
+def test_a_stall_warning_takes_seconds(
+    monkeypatch: pytest.MonkeyPatch, seconds: Any, error: type[Exception], message: str
+) -> None:
+    monkeypatch.setattr(_stalls, "limit", 7.0)
+    with pytest.raises(error) as caught:
+        configure(stall_warning=seconds, backend_options={"loop_factory": OwnLoop})
+    assert str(caught.value) == message
+    assert _stalls.limit == 7
+    assert in_new_thread(lambda: type(run(of_the_loop()))) is not OwnLoop
+
+
+def test_a_stall_warning_that_is_not_given_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_stalls, "limit", None)
+    configure(stall_warning=3)
+    configure(backend_options={})
+    assert _stalls.limit == 3
+    with pytest.raises(TypeError):
+        configure(stall_warning=4, backend_options={"wrong": 1})
+    assert _stalls.limit == 3
 
 
 def test_a_refused_configuration_changes_nothing() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from anysync import _pyloop, core
+from anysync._stalls import watch
 
 try:
     from anysync import _fastloop
@@ -28,8 +29,9 @@ WATCHDOG = 20
 @pytest.fixture(params=[pytest.param(_pyloop, id="pure"), compiled])
 def twin(request):
     """One core after the other, whichever runs in this process."""
-    request.param.load(50e-6)
-    return request.param
+    request.param.load(50e-6, watch)
+    yield request.param
+    request.param.load(50e-6, watch)
 
 
 def names():
@@ -134,6 +136,21 @@ def test_a_latch_is_waited_for_until_it_is_opened(twin):
     latch()
     thread.join(WATCHDOG)
     assert passed.is_set()
+
+
+def test_who_waits_for_a_call_is_watched_until_that_is_enough(twin):
+    def tell(call, seconds):
+        told.append((call, seconds))
+        if len(told) < 2:
+            return False
+        threading.Timer(1, latch).start()  # time for three more looks
+        return True
+
+    told, latch, call = [], twin.Latch(), Begun(twin, [])
+    twin.load(0, tell)
+    latch.wait(call)
+    assert [call for call, _ in told] == [call, call]
+    assert 0 < told[0][1] < told[1][1]
 
 
 def test_one_thread_drives_at_a_time(twin):

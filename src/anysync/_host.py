@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ._calls import Call, Session, keep_for_good
 from ._core import BaseCall, drop_frame, load, spin_seconds, thread
 from ._on_asyncio import Loop
+from ._stalls import watch
 
 if TYPE_CHECKING:
     from ._kept_host import KeptHost
@@ -121,7 +122,7 @@ def _keep_task(task: "asyncio.Task[Any]") -> None:
     cast("Any", task)._log_destroy_pending = False
 
 
-load(spin_seconds)
+load(spin_seconds, watch)
 process = Process()
 atexit.register(process.exit)
 if hasattr(os, "register_at_fork"):

@@ -146,7 +146,7 @@ class KeptHost(Drive, Host):
         if isinstance(latch, Latch):  # else it has ended meanwhile
             call.on_done = latch
             self.post(call, job)
-            latch.wait()
+            latch.wait(call if job is None else None)
 
     def _take_over(
         self, coro: "Coro", task: "Task[Any]", interrupt: BaseException | None

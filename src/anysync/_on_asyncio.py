@@ -123,7 +123,7 @@ class Loop(_PlatformLoop):
 
     @property
     def spent(self) -> bool:
-        """Whether closing takes no turn: no callback, no task, no async generator, no thread of an executor."""
+        """Whether closing takes no turn: no callback, task, async generator or thread of an executor."""
         return not (self._ready or asyncio.all_tasks(self) or self._asyncgens or self._default_executor)
 
     @property

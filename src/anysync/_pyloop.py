@@ -49,11 +49,15 @@ AsyncFunction = Callable[..., Awaitable[Any]]
 
 yield_processor: Callable[[], object] = getattr(os, "sched_yield", partial(sleep, 0))
 _spin = 0.0
+_watch: "Callable[[BaseCall, float], bool]"
 
 
-def load(spin: float) -> None:
-    """Import what the core has of asyncio; look `spin` seconds for an answer before parking."""
-    global CancelledError, Empty, SimpleQueue, Task, _get_running_loop, _new_task, _spin, current_task
+def load(spin: float, watch: "Callable[[BaseCall, float], bool]") -> None:
+    """Import what the core has of asyncio; look `spin` seconds for an answer before parking.
+
+    `watch(call, seconds)` is told now and then how long a caller has been parked, until it returns true.
+    """
+    global CancelledError, Empty, SimpleQueue, Task, _get_running_loop, _new_task, _spin, _watch, current_task
     from asyncio import (
         CancelledError,
         Task,
@@ -62,7 +66,7 @@ def load(spin: float) -> None:
     )
     from queue import Empty, SimpleQueue
 
-    _get_running_loop, _new_task, _spin = get, Task.__new__, spin
+    _get_running_loop, _new_task, _spin, _watch = get, Task.__new__, spin, watch
 
 
 class ThreadState(_local):
@@ -594,18 +598,20 @@ class Latch:
     def __call__(self) -> None:
         self._lock.release()
 
-    def wait(self) -> None:
+    def wait(self, call: BaseCall | None = None) -> None:
         """Look a while before parking: to be woken costs far more than an answer that is near.
 
         Each look gives up the processor and the GIL, else the other thread would be kept from answering.
+        `watch` is told of `call`, if that is what is waited for.
         """
-        until = perf_counter() + _spin
-        while perf_counter() < until:
+        start = perf_counter()
+        while perf_counter() < start + _spin:
             if self._lock.acquire(False):
                 return
             yield_processor()
         while not self._lock.acquire(timeout=0.25):  # a signal just before it parks does not wake it
-            pass
+            if call is not None and _watch(call, perf_counter() - start):
+                call = None
 
 
 class Mailbox:
@@ -640,7 +646,7 @@ class Mailbox:
         if isinstance(latch, Latch):  # else it has ended meanwhile
             call.on_done = latch
             self.post(call, job)
-            latch.wait()
+            latch.wait(call if job is None else None)
 
     def serve(self) -> bool:
         """Do one job that is waiting; false if there was none."""

@@ -136,19 +136,46 @@ class Runner:
             return self._host
 
 
-def configure(*, backend: str | None = None, backend_options: Mapping[str, Any] | None = None) -> None:
-    """Set how this process's event loops are made; loops that exist already stay as they are.
+def configure(
+    *,
+    backend: str | None = None,
+    backend_options: Mapping[str, Any] | None = None,
+    stall_warning: float | None = None,
+) -> None:
+    """Set how this process's event loops are made, and when to warn of a blocked one.
 
-    Both are spelled as in `anyio.run`: `backend` is `"asyncio"`; `backend_options` are `debug`,
-    `loop_factory` and `use_uvloop`. What is not given stays as it is. Raises `ValueError` for an unknown
-    backend, `TypeError` for an unknown option, `ImportError` if uvloop is asked for and not installed.
+    What is not given stays as it is, and so do loops that exist already. `backend` and `backend_options`
+    are spelled as in `anyio.run`: `backend` is `"asyncio"`; `backend_options` are `debug`, `loop_factory`
+    and `use_uvloop`.
+
+    When a sync call has blocked the event loop that it was made on for `stall_warning` seconds, the logger
+    `"anysync"` is given a warning that shows the stacks of both, once for each call. That is looked for four
+    times a second. Until this is set, loops in asyncio's debug mode are warned of after 5 seconds, and others
+    never; `math.inf` is never.
+
+    Raises `ValueError` for an unknown backend or seconds that are not positive, `TypeError` for an unknown
+    option or seconds that are no number, `ImportError` if uvloop is asked for and not installed. Then nothing
+    is changed.
     """
     _check_backend(backend)
+    if stall_warning is not None:
+        try:
+            positive = stall_warning > 0
+        except TypeError:
+            raise TypeError(f"stall_warning must be a number of seconds, not {stall_warning!r}") from None
+        if not positive:  # or nan
+            raise ValueError(
+                f"stall_warning must be a number of seconds above 0, or math.inf, not {stall_warning!r}"
+            )
     if backend_options is not None:
         options = _loop_options(backend_options)
         from ._host import process
 
         process.defaults = process.defaults | options
+    if stall_warning is not None:
+        from . import _stalls
+
+        _stalls.limit = stall_warning
 
 
 def _check_backend(backend: str | None) -> None:

@@ -1,0 +1,262 @@
+"""`configure(stall_warning=...)`: a loop that a call blocks too long, and the call, are named once."""
+
+import asyncio
+import logging
+import threading
+from functools import partial
+
+import pytest
+from scripts import in_loop, script
+
+import anysync
+
+
+def background(function):
+    return in_loop(lambda: anysync.run(as_coroutine(function)))
+
+
+def kept(function):
+    return anysync.run(as_coroutine(function))
+
+
+def runner(function):
+    with anysync.Runner() as runner:
+        return runner.run(as_coroutine(function))
+
+
+async def as_coroutine(function):
+    return function()
+
+
+hosts = pytest.mark.parametrize("host", ["in_loop", "kept", "background", "runner"])
+
+
+class Warned(logging.Handler):
+    """Keeps what is logged, and lets those go on who wait for that."""
+
+    def __init__(self):
+        super().__init__()
+        self.messages = []
+        self.others = []
+        self.levels = set()
+        self.waiting = []
+        logging.getLogger("anysync").addHandler(self)
+        logging.getLogger("anysync").propagate = False
+
+    def emit(self, record):
+        message = record.getMessage()
+        if "  # here the" not in message:
+            self.others.append(message)  # of a loop that waits for the one that the test is about
+            return
+        self.messages.append(message)
+        self.levels.add(record.levelname)
+        while self.waiting:
+            self.waiting.pop()()
+
+    async def wait(self):
+        """Wait for the next warning, as for a lock that is held on the blocked loop."""
+        loop, event = asyncio.get_running_loop(), asyncio.Event()
+        self.waiting.append(partial(loop.call_soon_threadsafe, event.set))
+        await event.wait()  # here the call stands
+
+    def wait_in_its_thread(self):
+        event = threading.Event()
+        self.waiting.append(event.set)
+        event.wait()  # here the thread stands
+
+
+@anysync.coroutine
+async def waits(warned):
+    await inner(warned)
+    return "done"
+
+
+@anysync.coroutine
+async def inner(warned):
+    await warned.wait()
+
+
+@anysync.generator
+async def items(warned):
+    async for item in inner_items(warned):
+        yield item
+
+
+async def inner_items(warned):
+    await inner(warned)
+    yield "done"
+
+
+@anysync.contextmanager
+async def manager(warned):
+    await inner(warned)
+    yield "done"
+
+
+def call(warned):
+    return waits(warned).run()
+
+
+def run(warned):
+    return anysync.run(waits(warned))
+
+
+def step(warned):
+    return next(items(warned))
+
+
+def enter(warned):
+    with manager(warned) as entered:
+        return entered
+
+
+@hosts
+@pytest.mark.parametrize("way", ["call", "run", "step", "enter"])
+@script
+def test_the_blocked_loop_the_call_and_both_stacks_are_told(host, way):
+    def block():
+        loops.append(repr(asyncio.get_running_loop()))
+        return globals()[way](warned)
+
+    loops, warned = [], Warned()
+    anysync.configure(stall_warning=0.01)
+    assert globals()[host](block) == "done"
+    [message] = warned.messages
+    assert warned.levels == {"WARNING"}
+    assert message.startswith(f"the event loop {loops[0]} has been blocked for ")
+    names = {"call": "coroutine object waits", "run": "coroutine object waits"}
+    names |= {"step": "async_generator object items", "enter": "ContextManager object"}
+    first, blocked = message.split("\nThe loop is blocked here:\n")
+    assert names[way] in first
+    blocked, stands = blocked.split("\nThe call stands here:\n")
+    assert blocked.splitlines()[-2].endswith(f"in {way}")
+    places = [line.rpartition(" in ")[2] for line in stands.splitlines() if line.startswith("  File")]
+    outer = {"step": ["items", "inner_items"], "enter": ["__aenter__", "manager"]}.get(way, ["waits"])
+    assert places == [*outer, "inner", "wait", "wait"]
+    assert "await event.wait()  # here the call stands" in stands
+    assert "anysync" not in "".join(
+        line for line in message.splitlines() if line.startswith("  File")
+    ).replace(__file__, "")
+
+
+@hosts
+@script
+def test_a_call_that_keeps_its_thread_busy_is_shown_where_it_is(host):
+    async def blocks():
+        warned.wait_in_its_thread()
+
+    warned = Warned()
+    anysync.configure(stall_warning=0.01)
+    globals()[host](lambda: anysync.run(blocks()))
+    [message] = warned.messages
+    _, stands = message.split("\nThe call stands here:\n")
+    assert "in blocks\n" in stands
+    assert "event.wait()  # here the thread stands" in stands
+
+
+@script
+def test_each_call_is_told_once():
+    async def waits_on():
+        await warned.wait()
+        await asyncio.sleep(1)  # time for three more looks
+
+    def block():
+        for _ in range(2):
+            anysync.run(waits_on())
+
+    warned = Warned()
+    anysync.configure(stall_warning=0.01)
+    in_loop(block)
+    assert len(warned.messages) == 2
+
+
+@script
+def test_a_loop_that_waits_for_a_blocked_one_is_told_too():
+    def block():
+        anysync.run(waits_for_nested())
+
+    async def waits_for_nested():
+        anysync.run(warned.wait())
+
+    warned = Warned()
+    anysync.configure(stall_warning=0.01)
+    in_loop(block)
+    assert "coroutine object Warned.wait at" in warned.messages[0]
+    assert len(warned.messages) == 1
+    assert "waits_for_nested at" in warned.others[0]
+    assert len(warned.others) == 1
+
+
+@pytest.mark.parametrize("seconds", [None, "inf", 1000])
+@script
+def test_nothing_is_told_unless_asked_for(seconds):
+    warned = Warned()
+    anysync.configure(stall_warning=seconds and float(seconds))
+    in_loop(lambda: anysync.run(asyncio.sleep(0.6)))  # time for two looks
+    assert warned.messages == warned.others == []
+
+
+@script
+def test_only_calls_that_block_a_loop_are_told():
+    warned = Warned()
+    anysync.configure(stall_warning=0.01)
+    anysync.run(asyncio.sleep(0.6))
+    with anysync.Runner() as runner:
+        runner.run(asyncio.sleep(0.6))
+    assert warned.messages == warned.others == []
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@script
+def test_a_loop_in_debug_mode_is_told_without_being_asked(debug):
+    from anysync import _stalls
+
+    async def main():
+        asyncio.get_running_loop().set_debug(debug)
+        anysync.run(asyncio.sleep(0.6))
+
+    _stalls.limit = None  # in these processes the debug mode of -X dev is not to tell
+    assert _stalls._IN_DEBUG_MODE == 5
+    _stalls._IN_DEBUG_MODE = 0.01
+    warned = Warned()
+    asyncio.run(main(), debug=False)
+    assert len(warned.others) == debug
+
+
+@script
+def test_a_loop_of_trio_is_told_too():
+    import trio
+
+    async def main():
+        return waits(warned).run()
+
+    warned = Warned()
+    anysync.configure(stall_warning=0.01)
+    assert trio.run(main) == "done"
+    [message] = warned.messages
+    assert message.startswith("the event loop 'trio' has been blocked for ")
+
+
+@script
+def test_what_was_kept_of_a_call_for_its_warning_is_let_go():
+    import gc
+    import weakref
+
+    class Argument:
+        pass
+
+    async def waits_with(argument):
+        await warned.wait()
+
+    def block():
+        argument = Argument()
+        references.append(weakref.ref(argument))
+        anysync.run(waits_with(argument))
+
+    references, warned = [], Warned()
+    anysync.configure(stall_warning=0.01)
+    gc.collect()
+    gc.disable()
+    in_loop(block)
+    assert len(warned.messages) == 1
+    assert references[0]() is None
