@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ def pytest_configure() -> None:
     wanted = {"0": "pure", "1": "compiled"}.get(os.environ.get("ANYSYNC_EXTENSION", ""))
     if wanted not in (None, core.name):
         pytest.exit(f"this run is for the {wanted} core, and the {core.name} one was imported", returncode=3)
+    # a shell starts what it runs in the background without Ctrl-C, and so would be the processes of tests
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
