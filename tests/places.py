@@ -1,6 +1,7 @@
 """Places from which sync code calls: each function calls there what it is given, and returns the result."""
 
 import asyncio
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -44,6 +45,12 @@ def in_thread(call):
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(call).result(60)
 
+
+#: Where what one thread made, and another let go of, dies when the first gets to it, and no sooner.
+dies_at_once = pytest.mark.skipif(
+    not getattr(sys, "_is_gil_enabled", lambda: True)(),
+    reason="free-threaded Python counts other threads' references later",
+)
 
 everywhere = pytest.mark.parametrize("place", [plain, in_with, in_loop, nested])
 

@@ -9,6 +9,7 @@ import weakref
 
 import pytest
 import scripts
+from places import dies_at_once
 from scripts import in_loop, raised, script
 
 import anysync
@@ -271,6 +272,7 @@ class Large:
     """Something in a coroutine's frame, and of which the death is seen."""
 
 
+@dies_at_once
 @places
 @pytest.mark.parametrize("turns", [0, 1])
 @script
@@ -295,6 +297,7 @@ def test_what_a_failed_call_had_in_its_frames_dies_with_the_exception(place, tur
     getattr(scripts, place)(call)
 
 
+@dies_at_once
 @places
 @pytest.mark.parametrize("turns", [0, 1])
 @script
@@ -312,6 +315,7 @@ def test_what_a_call_returned_dies_with_its_last_use(place, turns):
     getattr(scripts, place)(call)
 
 
+@dies_at_once
 @places
 @script
 def test_what_a_cancelled_call_had_in_its_frames_dies_with_it(place):
@@ -333,6 +337,7 @@ def test_what_a_cancelled_call_had_in_its_frames_dies_with_it(place):
     getattr(scripts, place)(call)
 
 
+@dies_at_once
 @places
 @script
 def test_what_a_generator_and_a_with_had_in_their_frames_dies_with_them(place):
@@ -376,6 +381,7 @@ def test_what_a_generator_and_a_with_had_in_their_frames_dies_with_them(place):
     getattr(scripts, place)(call)
 
 
+@dies_at_once
 @places
 @script
 def test_no_use_leaves_garbage_in_cycles(place):
@@ -460,6 +466,7 @@ def test_no_use_leaves_garbage_in_cycles(place):
     gc.garbage.clear()
 
 
+@dies_at_once
 @script
 def test_a_submitted_call_that_nobody_waits_for_leaves_nothing():
     references, done = [], threading.Event()

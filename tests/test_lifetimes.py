@@ -12,7 +12,7 @@ import weakref
 from contextvars import ContextVar
 
 import pytest
-from places import in_loop, nested, plain  # noqa: F401
+from places import dies_at_once, in_loop, nested, plain  # noqa: F401
 from scripts import script
 from steps import ROWS, STEPS, Oops, Stop, every_row
 
@@ -133,6 +133,7 @@ def no_collector():
     gc.enable()
 
 
+@dies_at_once
 @every_row
 def test_what_a_step_used_dies_with_it_and_leaves_no_cycle(row, no_collector):
     async def work(argument, end, watch):
@@ -218,6 +219,7 @@ def catch(function):
         function()
 
 
+@dies_at_once
 @script
 def test_two_thousand_short_threads_leave_nothing():
     def call():
@@ -232,6 +234,7 @@ def test_two_thousand_short_threads_leave_nothing():
     check_flat(use, 2000, collected=True)  # a closed event loop is a cycle
 
 
+@dies_at_once
 @script
 def test_a_thousand_re_entrant_calls_leave_nothing():
     def call():
@@ -241,6 +244,7 @@ def test_a_thousand_re_entrant_calls_leave_nothing():
     nested(lambda: check_flat(call, 500))  # each makes two
 
 
+@dies_at_once
 @pytest.mark.parametrize(("place", "turns", "times"), [("plain", 0, 100_000), ("in_loop", 0, 10_000)])
 @script
 def test_failing_calls_leave_nothing(place, turns, times):
@@ -256,6 +260,7 @@ async def numbers():
         await asyncio.sleep(0)
 
 
+@dies_at_once
 @pytest.mark.parametrize("place", ["plain", "in_loop"])
 @script
 def test_ten_thousand_abandoned_generators_leave_nothing(place):

@@ -16,7 +16,7 @@ from contextvars import ContextVar, copy_context
 
 import anyio
 import pytest
-from places import error_of, everywhere, in_loop, in_thread, nested, plain
+from places import dies_at_once, error_of, everywhere, in_loop, in_thread, nested, plain
 from scripts import python
 
 import anysync
@@ -558,6 +558,7 @@ def run_to_the_end(coro, deaths, **options):
         anysync.run(coro, timeout=timeout, **options)
 
 
+@dies_at_once
 @everywhere
 @suspended_or_not
 @pytest.mark.parametrize("function", [succeed, fail_holding, exit_holding, time_out])
@@ -576,6 +577,7 @@ def test_what_a_call_used_dies_with_the_callers_last_reference(
     assert place(count) == len(deaths.awaited) >= 3
 
 
+@dies_at_once
 @everywhere
 @pytest.mark.parametrize("function", [succeed, fail_holding, exit_holding])
 def test_what_a_submitted_call_used_dies_with_the_future(place, function, deaths):
@@ -591,6 +593,7 @@ def test_what_a_submitted_call_used_dies_with_the_future(place, function, deaths
     assert place(count) == len(deaths.awaited) >= 6
 
 
+@dies_at_once
 @everywhere
 def test_what_a_call_was_refused_dies(place, deaths):
     def call():

@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 import scripts
+from places import dies_at_once
 from scripts import raised, script
 
 import anysync
@@ -104,6 +105,7 @@ def test_24_memory_kept_by_cancelled_calls(place):
     assert len(references) == 3
 
 
+@dies_at_once
 @places
 @pytest.mark.parametrize("function", ["fails", "returns"])
 @script
