@@ -1,10 +1,11 @@
 """Calls and sessions: what the core leaves to do, since it is done less often."""
 
-from asyncio import CancelledError, Task, current_task
+import sys
+from asyncio import CancelledError, Task, _unregister_task, current_task  # pyright: ignore[reportPrivateUsage]
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from ._core import BaseCall, BaseSession, Step, drop_frame, outcome, raise_as_is, running
 
@@ -78,20 +79,37 @@ def see_through(call: BaseCall, perform: Callable[..., object], interrupt: BaseE
 def cancel_interrupted(call: BaseCall) -> None:
     """Cancel `call`: an interrupt broke into the thread that drives it.
 
-    It may have come while asyncio scheduled the task's next step, which would then never be taken. A task
-    that is initialized again, with its own coroutine, is the same task, and schedules a step.
+    It may have come while asyncio scheduled the task's next step, which would then never be taken.
     """
     session = call.session if isinstance(call, Step) else None
-    task: Any = (session or call).task
-    state = getattr(call.loop, "state", None)
-    if task is not None and state is not None and not task.done() and task._fut_waiter is None:
+    holder: Any = session or call
+    task, state = holder.task, getattr(call.loop, "state", None)
+    if (
+        isinstance(task, Task)
+        and state is not None
+        and not task.done()
+        and cast("Any", task)._fut_waiter is None
+    ):
         handles: list[Any] = list(state.ready)
         if not any(getattr(handle._callback, "__self__", None) is task for handle in handles):
-            context = task.get_context() if hasattr(task, "get_context") else (session or call).context
-            task.__init__(task._coro, loop=call.loop, context=context, name=task.get_name())
+            _schedule_again(holder, task)
             if isinstance(session, Session):
-                task.add_done_callback(session.died)  # it is cancelled before it runs, if it has not begun
+                holder.task.add_done_callback(
+                    session.died
+                )  # it is cancelled before it runs, if it has not begun
     call.cancel()
+
+
+def _schedule_again(holder: Any, task: Any) -> None:
+    """Have a task take its next step, if need be as another task."""
+    context = task.get_context() if hasattr(task, "get_context") else holder.context
+    options = {"loop": holder.loop, "context": context, "name": task.get_name()}
+    if sys.version_info < (3, 15):  # initialized again, with its own coroutine, it is the same task
+        task.__init__(task._coro, **options)
+        return
+    _unregister_task(task)
+    task._log_destroy_pending = False
+    holder.task = Task(task.get_coro(), **options)
 
 
 def interrupted(call: BaseCall, interrupt: BaseException) -> BaseException:

@@ -41,7 +41,8 @@ class Session:
             assert asyncio.current_task() is self.task
             await asyncio.sleep(0)
             if hasattr(self.entered, "__aexit__"):
-                with suppress(BaseExceptionGroup):  # of what the caller threw in
+                # of what the caller threw in; since Python 3.15, what closes a generator comes by itself
+                with suppress(BaseExceptionGroup, GeneratorExit):
                     await self.entered.__aexit__(*error)
             else:
                 self.entered.__exit__(*error)
