@@ -79,12 +79,13 @@ cdef PY_TIMEOUT_T SLICE = 250_000  # microseconds: a signal just before it parks
 cdef double spin_limit = 0
 cdef bint tasks_start_eagerly = sys.version_info >= (3, 12)
 cdef object CancelledError, Handle, Task
-cdef object get_running_loop, set_running_loop, current_task, tell
+cdef object get_running_loop, set_running_loop, tell
+cdef bint may_be_direct = True
 
 
 def load(double spin, watch):
-    global CancelledError, Handle, Task, get_running_loop, set_running_loop, current_task, tell, spin_limit
-    from asyncio import CancelledError, Handle, Task, current_task
+    global CancelledError, Handle, Task, get_running_loop, set_running_loop, tell, spin_limit
+    from asyncio import CancelledError, Handle, Task
     from asyncio.events import _get_running_loop as get_running_loop, _set_running_loop as set_running_loop
 
     tell = watch
@@ -92,7 +93,7 @@ def load(double spin, watch):
 
 
 class ThreadState(_local):
-    kept = keeper = busy = server = None
+    kept = keeper = kept_on_trio = keeper_on_trio = busy = server = trio = None
 
 
 thread = ThreadState()
@@ -115,7 +116,7 @@ cdef LoopState state_of(loop):
 cpdef running():
     loop = get_running_loop()
     if loop is None and "sniffio" in modules:
-        return getattr(modules["sniffio"].thread_local, "name", None)
+        return getattr(getattr(modules["sniffio"], "thread_local", None), "name", None)
     return loop
 
 
@@ -194,6 +195,11 @@ cdef class Holder:
         finally:
             PyContext_Exit(context)
         return 0
+
+
+def be_direct(bint direct):
+    global may_be_direct
+    may_be_direct = direct
 
 
 cdef bare_interrupt(error):
@@ -379,9 +385,11 @@ cdef class BaseSession(Holder):
     cdef public object context, ends, on_cancel, on_close, cancelled, early
     cdef public Step current
     cdef public bint ended, lost
-    cdef bint stepping
+    cdef bint is_foreign, stepping
     cdef LoopState state
     cdef Gate gate
+
+    foreign = False
 
     def __init__(self, host, context=None, *, ends=BaseException, on_cancel=None, on_close=None):
         self.host = host
@@ -391,6 +399,7 @@ cdef class BaseSession(Holder):
         self.ends = ends
         self.on_cancel = on_cancel
         self.on_close = on_close
+        self.is_foreign = self.foreign
         self.gate = Gate.__new__(Gate)
         self.gate.loop = self.loop
 
@@ -425,7 +434,10 @@ cdef class BaseSession(Holder):
             check_free(self.context)
             self.current = step
             if self.task is not None:
-                self.gate.open(eager and not self.state.ready)
+                if self.is_foreign:
+                    self.go_on()
+                else:
+                    self.gate.open(eager and not self.state.ready)
                 return
             self.host.open.add(self)
             coro = self.live()
@@ -452,7 +464,10 @@ cdef class BaseSession(Holder):
                         if self.host.gone is not None and not self.host.given_up:
                             # a step that swallowed its cancel will be the last one
                             raise CancelledError
-                        await self.gate
+                        if self.is_foreign:
+                            await self.wait()
+                        else:
+                            await self.gate
                     except CancelledError as error:
                         raised = error.with_traceback(None)
                     if raised is not None:  # not inside `except`: Cython's coroutines may crash if they wait there
@@ -463,8 +478,8 @@ cdef class BaseSession(Holder):
                 result = self.early
                 if result is None:
                     if self.cancelled is not None:  # as if it had only just come
-                        current_task().uncancel()
-                        current_task().cancel(*self.cancelled.args)
+                        self.task.uncancel()
+                        self.task.cancel(*self.cancelled.args)
                         self.cancelled = None
                     try:
                         result = [await step.function(*step.args)].pop
@@ -474,7 +489,7 @@ cdef class BaseSession(Holder):
                             raise  # none of the step's: see the twin
                         raised = error
                 if step.cancelled:
-                    current_task().uncancel()
+                    self.task.uncancel()
                 if step.last or isinstance(raised, self.ends):
                     self.end()
                 self.current = None
@@ -491,6 +506,12 @@ cdef class BaseSession(Holder):
             self.current.abort(error)
         finally:
             self.end()
+
+    async def wait(self):
+        raise NotImplementedError
+
+    def go_on(self):
+        raise NotImplementedError
 
     cpdef end(self):
         self.ended = True
@@ -773,7 +794,7 @@ cdef class Mailbox:
             job.abort(RuntimeError(closing))
         return found
 
-    def attend(self, timeout, dict descriptors):
+    def attend(self, timeout, descriptors):
         cdef double start = now(), until = start + timeout if timeout is not None else FOREVER
         cdef double due = min(until, start + spin_limit)
         cdef bint rung = True, watched = False
@@ -859,13 +880,14 @@ cdef bint park(Lock lock, double until) noexcept nogil:
 cdef class BaseCoroutine:
     """What a coroutine of both worlds does often: to be awaited, and to be run."""
 
-    cdef readonly object coro
+    cdef readonly object coro, backend
     cdef object __weakref__
 
     __class_getitem__ = classmethod(GenericAlias)
 
-    def __init__(self, coro):
+    def __init__(self, coro, backend=None):
         self.coro = coro
+        self.backend = backend
 
     def __await__(self):
         coro = self.coro
@@ -873,7 +895,7 @@ cdef class BaseCoroutine:
             return (<Slots *>CoroutineType).tp_as_async.am_await(coro)
         return coro.__await__()
 
-    def run(self, timeout=None, *, context=None):
+    def run(self, timeout=None, *, context=None, backend=None):
         """Run the coroutine from sync code and return its result: the same as `await` in async code.
 
         `timeout`, in seconds, cancels the coroutine when it has passed, as `asyncio.wait_for` does: the
@@ -886,18 +908,20 @@ cdef class BaseCoroutine:
         `RuntimeError`.
 
         Where it runs is told in the documentation's table: in this thread if no event loop runs here, on
-        a background thread otherwise, which blocks the loop that runs here. Ctrl-C cancels the
-        coroutine, waits for its clean-up and raises `KeyboardInterrupt`; a second one does not wait.
+        a background thread otherwise, which blocks the loop that runs here. `backend` is `"asyncio"` or
+        `"trio"`. If it is not given, it is that of the decorator; if that has none, the one of the loop that
+        runs here; and if none does, what `configure` says. Ctrl-C cancels the coroutine, waits for its
+        clean-up and raises `KeyboardInterrupt`; a second one does not wait.
         """
-        if timeout is None and context is None:
+        if timeout is None and context is None and backend is None and self.backend is None and may_be_direct:
             kept = this_thread.kept
             if kept is not None and getattr(self.coro, "cr_await", None) is None:
                 result = (<Drive>kept).run(self.coro)
                 if result is not None:
                     return result()
-        return self._run(timeout, context)()
+        return self._run(timeout, context, backend)()
 
-    def _run(self, timeout, context):
+    def _run(self, timeout, context, backend):
         """Run the coroutine; return what returns or raises the outcome."""
         raise NotImplementedError
 

@@ -23,13 +23,13 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def no_thread_left() -> Iterator[None]:
-    """Fail a test that leaves a thread behind, but for the background one, which is for ever."""
+    """Fail a test that leaves a thread behind, but for the background ones and those that trio keeps."""
     before = set(threading.enumerate())
     yield
     left = {
         thread
         for thread in set(threading.enumerate()) - before
-        if thread.name not in ("anysync background", "anysync helper")
+        if not thread.name.startswith(("anysync background", "anysync helper", "Trio thread"))
     }
     for thread in left:
         thread.join(5)

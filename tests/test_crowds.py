@@ -111,8 +111,8 @@ def test_a_call_in_a_call_may_begin_just_when_the_last_one_ends(use, monkeypatch
         future = work(job, hold=True).submit()
         assert job.held.wait(PATIENCE)
 
-        def here_and_then_the_last_one_ends():
-            host = here()
+        def here_and_then_the_last_one_ends(backend=None):
+            host = here(backend)
             if not future.done():
                 job.release()
                 assert future.result(PATIENCE) is job

@@ -870,3 +870,35 @@ if __name__ == "__main__":
 def test_calls_work_in_the_processes_of_multiprocessing(method, tmp_path):
     source = MULTIPROCESSING.format(method=method)
     check(run_source(source, tmp_path, options=FORKS), "generator of parent\n")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="nobody knows here when a thread sleeps")
+@pytest.mark.parametrize(
+    "first_use", ["works().run()", "anysync.Runner().loop", "anysync.configure(backend='asyncio')"]
+)
+def test_a_fork_while_another_thread_imports_what_the_first_call_needs(first_use, tmp_path):
+    source = f"""
+import os, sys, threading, anysync
+
+class Pausing:
+    def find_spec(self, name, *_):
+        if name == "anysync._kept_host":
+            paused.set()
+            while not scripts.main_thread_sleeps():  # it waits for the import to end, or for its child
+                pass
+
+async def one():
+    return 1
+
+works = anysync.coroutine(one)
+paused = threading.Event()
+scripts.watch()
+sys.meta_path.insert(0, Pausing())
+thread = threading.Thread(target=lambda: {first_use})
+thread.start()
+paused.wait()
+assert scripts.fork(lambda: works().run()) == 0
+thread.join()
+assert works().run() == 1
+"""
+    check(run_source(source, tmp_path, FORKS))

@@ -128,7 +128,7 @@ def test_where_no_thread_can_start_the_coroutine_is_closed(monkeypatch):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    monkeypatch.setattr(process, "background", None)
+    monkeypatch.setattr(process, "background", {})
     with pytest.raises(RuntimeError, match="needs a thread of its own: can't start new thread"):
         in_loop(lambda: anysync.run(thread()))
 

@@ -227,14 +227,20 @@ def test_a_loop_in_debug_mode_is_told_without_being_asked(debug):
 def test_a_loop_of_trio_is_told_too():
     import trio
 
+    async def waits_on_trio():
+        event, token = trio.Event(), trio.lowlevel.current_trio_token()
+        warned.waiting.append(lambda: token.run_sync_soon(event.set))
+        await event.wait()  # here the call stands
+
     async def main():
-        return waits(warned).run()
+        return anysync.run(waits_on_trio())
 
     warned = Warned()
     anysync.configure(stall_warning=0.01)
-    assert trio.run(main) == "done"
+    trio.run(main)
     [message] = warned.messages
     assert message.startswith("the event loop 'trio' has been blocked for ")
+    assert "coroutine object test_a_loop_of_trio_is_told_too.<locals>.waits_on_trio" in message
 
 
 @script

@@ -331,7 +331,7 @@ def test_an_awaitable_without_the_native_slots_is_awaited_too(twin):
 def test_what_is_left_to_the_rooms_above_says_so(twin):
     coroutine = twin.BaseCoroutine(value())
     with pytest.raises(NotImplementedError):
-        coroutine._run(None, None)
+        coroutine._run(None, None, None)
     coroutine.close()
 
 

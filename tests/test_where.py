@@ -142,21 +142,6 @@ def test_a_callback_of_a_foreign_loop_uses_the_background_thread():
 
 
 @every_way
-def test_code_in_trio_uses_the_background_thread(way):
-    trio = pytest.importorskip("trio")
-
-    async def main():
-        await trio.sleep(0)
-        used, loops = way(who), way(loop_of)
-        await trio.sleep(0)
-        return used, loops
-
-    used, loops = trio.run(main)
-    assert set(used) == {in_loop(who().run)}
-    assert set(loops) == {in_loop(loop_of().run)}
-
-
-@every_way
 def test_code_in_uvloop_uses_the_background_thread(way):
     uvloop = pytest.importorskip("uvloop")
 

@@ -165,7 +165,7 @@ class Session(BaseSession):
         self.ended = self.lost = self.host.gone is not None
         if self.on_cancel is not None:
             on_cancel, self.on_cancel = self.on_cancel, None
-            result, raised = await outcome(on_cancel, CancelledError, cancelled, None)
+            result, raised = await outcome(on_cancel, type(cancelled), cancelled, None)
             self.early = partial(raise_as_is, raised or cancelled)
             if raised is None and result():
                 self.early = _nothing_suppressed

@@ -2,10 +2,12 @@
 
 `ANYSYNC_EXTENSION` has one meaning when building and when importing: unset, use the extension if it
 is there; `0`, never; `1`, always, and a missing extension is an error. `ANYSYNC_SPIN_US` is how many
-microseconds a thread looks for an answer before it parks; 0 is never.
+microseconds a thread looks for an answer before it parks; 0 is never. `ANYSYNC_BACKEND` is where plain
+sync code runs its coroutines: `asyncio`, if unset, or `trio`.
 """
 
 import os
+from _thread import RLock
 from typing import Literal
 
 _extension = os.environ.get("ANYSYNC_EXTENSION", "")
@@ -20,6 +22,17 @@ except ValueError:
 if not 0 <= spin_seconds <= 1:
     raise ImportError(f"ANYSYNC_SPIN_US must be a number of microseconds from 0 to 1000000, not {_spin!r}")
 
+#: held to import what the first call needs: no child may be forked meanwhile, where nobody would finish that
+importing = RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=importing.acquire, after_in_parent=importing.release, after_in_child=importing.release
+    )
+
+default_backend = os.environ.get("ANYSYNC_BACKEND") or "asyncio"
+if default_backend not in ("asyncio", "trio"):
+    raise ImportError(f"ANYSYNC_BACKEND must be asyncio, trio or unset, not {default_backend!r}")
+
 name: Literal["pure", "compiled"] = "compiled"
 try:
     if _extension == "0":
@@ -33,6 +46,7 @@ try:
         LoopState,
         Mailbox,
         Step,
+        be_direct,
         drop_frame,
         load,
         outcome,
@@ -55,6 +69,7 @@ except ImportError as error:
         LoopState,
         Mailbox,
         Step,
+        be_direct,
         drop_frame,
         load,
         outcome,
@@ -74,7 +89,10 @@ __all__ = [
     "LoopState",
     "Mailbox",
     "Step",
+    "be_direct",
+    "default_backend",
     "drop_frame",
+    "importing",
     "load",
     "name",
     "outcome",

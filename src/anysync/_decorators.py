@@ -5,11 +5,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial, wraps
 from types import CodeType, CoroutineType
-from typing import Any, ParamSpec, TypeVar, cast, overload
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
-from ._iterators import AnySyncGenerator, AnySyncIterator, wrap_async_generator, wrap_async_iterator
+from ._iterators import AnySyncGenerator, AnySyncIterator, bind, wrap_async_generator, wrap_async_iterator
 from ._managers import AnySyncContextManager, WrappedContextManager
-from ._objects import AnySyncCoroutine, wrap_coroutine
+from ._objects import AnySyncCoroutine, check_backend, here, wrap_coroutine
 
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -18,6 +18,40 @@ S = TypeVar("S")
 Y = TypeVar("Y")
 
 _PLAIN: Any = CoroutineType
+_NOT_YET: Any = object()  # in place of the function, where a decorator is given its backend first
+
+
+class AnySync(Protocol):
+    """What `anysync(backend=...)` returns: a decorator."""
+
+    @overload
+    def __call__(self, func: Callable[P, AsyncGenerator[Y, S]], /) -> Callable[P, AnySyncGenerator[Y, S]]: ...
+    @overload
+    def __call__(self, func: Callable[P, AsyncIterator[Y]], /) -> Callable[P, AnySyncIterator[Y]]: ...
+    @overload
+    def __call__(
+        self, func: Callable[P, Coroutine[Y, S, R]], /
+    ) -> Callable[P, AnySyncCoroutine[R, Y, S]]: ...
+
+
+class CoroutineDecorator(Protocol):
+    def __call__(
+        self, func: Callable[P, Coroutine[Y, S, R]], /
+    ) -> Callable[P, AnySyncCoroutine[R, Y, S]]: ...
+
+
+class GeneratorDecorator(Protocol):
+    def __call__(self, func: Callable[P, AsyncGenerator[Y, S]], /) -> Callable[P, AnySyncGenerator[Y, S]]: ...
+
+
+class IteratorDecorator(Protocol):
+    def __call__(self, func: Callable[P, AsyncIterator[Y]], /) -> Callable[P, AnySyncIterator[Y]]: ...
+
+
+class ContextManagerDecorator(Protocol):
+    def __call__(self, func: Callable[P, AsyncIterator[R]], /) -> Callable[P, AnySyncContextManager[R]]: ...
+
+
 _COROUTINE = "a coroutine function (`async def`)"
 _GENERATOR = "an async generator function (`async def` with `yield`)"
 
@@ -31,84 +65,134 @@ def anysync(func: Callable[P, AsyncGenerator[Y, S]]) -> Callable[P, AnySyncGener
 def anysync(func: Callable[P, AsyncIterator[Y]]) -> Callable[P, AnySyncIterator[Y]]: ...
 @overload
 def anysync(func: Callable[P, Coroutine[Y, S, R]]) -> Callable[P, AnySyncCoroutine[R, Y, S]]: ...
-def anysync(func: Callable[..., Any]) -> Callable[..., Any]:
+@overload
+def anysync(*, backend: str | None = None) -> AnySync: ...
+def anysync(func: Any = _NOT_YET, *, backend: str | None = None) -> Any:
     """Make an async function callable from both worlds.
 
     An `async def` is decorated as by `coroutine`, one with `yield` as by `generator`. Anything else
-    raises `TypeError`.
+    raises `TypeError`. All decorators can be called with the `backend`, `"asyncio"` or `"trio"`, on which
+    sync code is to run what the function returns; `ValueError` is raised for another one, `ImportError` if
+    trio is not installed.
     """
+    if func is _NOT_YET:
+        return _with_backend(anysync, backend)
     if _made_by.get(_code(func)) is not None:
         return func
     if _is_coroutine_function(func):
-        return coroutine(func)
+        return _with_backend(coroutine, backend)(func)
     if _is_generator_function(func):
-        return generator(func)
+        return _with_backend(generator, backend)(func)
     raise _misuse("anysync", func, "an `async def` function, with or without `yield`")
 
 
-def coroutine(func: Callable[P, Coroutine[Y, S, R]]) -> Callable[P, AnySyncCoroutine[R, Y, S]]:
+@overload
+def coroutine(func: Callable[P, Coroutine[Y, S, R]]) -> Callable[P, AnySyncCoroutine[R, Y, S]]: ...
+@overload
+def coroutine(*, backend: str | None = None) -> CoroutineDecorator: ...
+def coroutine(func: Any = _NOT_YET, *, backend: str | None = None) -> Any:
     """Make a coroutine function callable from both worlds: `await f()`, and `f().run()`."""
+    if func is _NOT_YET:
+        return _with_backend(coroutine, backend)
     if _made_by.get(_code(func)) == "coroutine":
-        return cast("Callable[P, AnySyncCoroutine[R, Y, S]]", func)
+        return func
     if not _is_coroutine_function(func):
         raise _misuse("coroutine", func, _COROUTINE)
 
-    @wraps(func)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> AnySyncCoroutine[R, Y, S]:
-        coro = func(*args, **kwargs)
-        return AnySyncCoroutine(coro) if type(coro) is _PLAIN else wrap_coroutine(coro)
+    if backend is None:
+
+        @wraps(func)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            coro = func(*args, **kwargs)
+            return AnySyncCoroutine(coro) if type(coro) is _PLAIN else wrap_coroutine(coro)
+
+    else:
+
+        @wraps(func)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return AnySyncCoroutine(wrap_coroutine(func(*args, **kwargs)).coro, backend)
 
     _mark_as_coroutine_function(wrapper)
     return _made(wrapper, "coroutine")
 
 
-def generator(func: Callable[P, AsyncGenerator[Y, S]]) -> Callable[P, AnySyncGenerator[Y, S]]:
+@overload
+def generator(func: Callable[P, AsyncGenerator[Y, S]]) -> Callable[P, AnySyncGenerator[Y, S]]: ...
+@overload
+def generator(*, backend: str | None = None) -> GeneratorDecorator: ...
+def generator(func: Any = _NOT_YET, *, backend: str | None = None) -> Any:
     """Make an async generator function callable from both worlds: `async for x in g()`, `for x in g()`."""
+    if func is _NOT_YET:
+        return _with_backend(generator, backend)
     if _made_by.get(_code(func)) == "generator":
-        return cast("Callable[P, AnySyncGenerator[Y, S]]", func)
+        return func
     if not _is_generator_function(func):
         raise _misuse("generator", func, _GENERATOR)
 
     @wraps(func)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> AnySyncGenerator[Y, S]:
-        return wrap_async_generator(func(*args, **kwargs))
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        generator = wrap_async_generator(func(*args, **kwargs))
+        if backend is not None:
+            bind(generator, partial(here, backend))
+        return generator
 
     return _made(wrapper, "generator")
 
 
-def iterator(func: Callable[P, AsyncIterator[Y]]) -> Callable[P, AnySyncIterator[Y]]:
+@overload
+def iterator(func: Callable[P, AsyncIterator[Y]]) -> Callable[P, AnySyncIterator[Y]]: ...
+@overload
+def iterator(*, backend: str | None = None) -> IteratorDecorator: ...
+def iterator(func: Any = _NOT_YET, *, backend: str | None = None) -> Any:
     """Make a function that returns an async iterator callable from both worlds: `async for`, and `for`."""
+    if func is _NOT_YET:
+        return _with_backend(iterator, backend)
     if _made_by.get(_code(func)) in ("iterator", "generator"):
-        return cast("Callable[P, AnySyncIterator[Y]]", func)
+        return func
     given: Any = func
     manager = isinstance(given, AbstractAsyncContextManager)  # some can be called, as decorators
     if _code(func) in _made_by or manager or not _is_plain_callable(func) or _is_coroutine_function(func):
         raise _misuse("iterator", func, "a function that returns an async iterator")
 
     @wraps(func)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> AnySyncIterator[Y]:
-        return wrap_async_iterator(func(*args, **kwargs))
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        iterator = wrap_async_iterator(func(*args, **kwargs))
+        if backend is not None:
+            bind(iterator, partial(here, backend))
+        return iterator
 
     return _made(wrapper, "iterator")
 
 
-def contextmanager(func: Callable[P, AsyncIterator[R]]) -> Callable[P, AnySyncContextManager[R]]:
+@overload
+def contextmanager(func: Callable[P, AsyncIterator[R]]) -> Callable[P, AnySyncContextManager[R]]: ...
+@overload
+def contextmanager(*, backend: str | None = None) -> ContextManagerDecorator: ...
+def contextmanager(func: Any = _NOT_YET, *, backend: str | None = None) -> Any:
     """Make an async generator function with one `yield` a context manager of both worlds.
 
     `contextlib.asynccontextmanager` for `async with cm()`, and for `with cm()` too. What it returns can
     be entered once; a second time raises `RuntimeError`.
     """
+    if func is _NOT_YET:
+        return _with_backend(contextmanager, backend)
     if _made_by.get(_code(func)) == "contextmanager":
-        return cast("Callable[P, AnySyncContextManager[R]]", func)
+        return func
     if not _is_generator_function(func):
         raise _misuse("contextmanager", func, _GENERATOR)
-    make = asynccontextmanager(func)  # pyright: ignore[reportDeprecated]  # of the annotation, the user's choice
+    make: Any = asynccontextmanager(func)
 
     @wraps(func)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> AnySyncContextManager[R]:
-        return _OneShotContextManager(make(*args, **kwargs))
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        manager = _OneShotContextManager[Any](make(*args, **kwargs))
+        return manager if backend is None else manager.bind(partial(here, backend), None)
 
     return _made(wrapper, "contextmanager")
+
+
+def _with_backend(decorator: Callable[..., Any], backend: str | None) -> Any:
+    check_backend(backend)
+    return partial(decorator, backend=backend)
 
 
 class _OneShotContextManager(WrappedContextManager[R]):

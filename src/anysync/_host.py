@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 from ._calls import Call, Session, keep_for_good
-from ._core import BaseCall, drop_frame, load, spin_seconds, thread
+from ._core import BaseCall, be_direct, default_backend, drop_frame, importing, load, spin_seconds, thread
 from ._on_asyncio import Loop
 from ._stalls import watch
 
@@ -31,8 +31,10 @@ class Process:
     """What this process has of ours. A forked child starts afresh, with the same defaults."""
 
     def __init__(self) -> None:
-        #: how loops are made: `loop_factory` and `debug`, as `asyncio.Runner` takes them
-        self.defaults: dict[str, Any] = {}
+        #: where plain sync code runs its coroutines
+        self.backend = default_backend
+        #: how loops of each backend are made: as `asyncio.Runner` takes it, and as `trio.run`
+        self.defaults: dict[str, dict[str, Any]] = {"asyncio": {}, "trio": {}}
         #: whether `exit` has been called, or never will be
         self.exiting: bool = getattr(threading, "_SHUTTING_DOWN", False)
         #: until when `exit` waits for a daemon thread to end its call
@@ -50,7 +52,8 @@ class Process:
         self.tasks: dict[int, set[asyncio.Task[Any]]] = {}
         vars(thread).clear()
         self.main_thread = threading.main_thread().ident
-        self.background: ThreadHost | None = None
+        #: the background threads, one for each backend
+        self.background: dict[str, ThreadHost] = {}
         #: loops of nested calls, to be used again: to make one takes as long as the rest of such a call
         self.spare: list[Loop] = []
         #: hosts whose thread has been made, and has not begun to serve
@@ -123,6 +126,7 @@ def _keep_task(task: "asyncio.Task[Any]") -> None:
 
 
 load(spin_seconds, watch)
+be_direct(default_backend == "asyncio")
 process = Process()
 atexit.register(process.exit)
 if hasattr(os, "register_at_fork"):
@@ -141,13 +145,30 @@ class Host:
     exit_order: int
 
     def __init__(
-        self, make_loop: Callable[[], asyncio.AbstractEventLoop], options: dict[str, Any] | None = None
+        self,
+        backend: str,
+        make_loop: Callable[[], asyncio.AbstractEventLoop],
+        options: dict[str, Any] | None = None,
+        *,
+        mailbox: bool = False,
     ) -> None:
-        options = process.defaults | (options or {})
-        self._runner = asyncio.Runner(
-            loop_factory=options.get("loop_factory") or make_loop, debug=options.get("debug")
-        )
-        self.loop = self._runner.get_loop()
+        options = process.defaults[backend] | (options or {})
+        self.backend = backend
+        self._session_type = Session
+        if backend == "trio":
+            with importing:
+                from ._on_trio import TrioLoop, TrioSession
+
+            trio_loop: Any = TrioLoop(options, mailbox=mailbox)
+            self.loop: asyncio.AbstractEventLoop = trio_loop
+            self._session_type = TrioSession
+            self._end_loop = self.loop.close
+        else:
+            runner = asyncio.Runner(
+                loop_factory=options.get("loop_factory") or make_loop, debug=options.get("debug")
+            )
+            self.loop = runner.get_loop()
+            self._end_loop = runner.close
         self.open: set[object] = set()
         #: what was submitted, until its future has been told the outcome
         self.futures: dict[BaseCall, Future[Any]] = {}
@@ -200,7 +221,7 @@ class Host:
 
     def session(self, context: Context | None = None, **options: Any) -> Session:
         """Return a new session on this host."""
-        return Session(self, context, **options)
+        return self._session_type(self, context, **options)
 
     def forget(self, session: Session) -> None:
         """Hear that a session has ended, or will never begin."""
@@ -229,7 +250,7 @@ class Host:
                 # without a turn: before Python 3.13, one at the end of a thread leaves a dictionary for good
                 self.loop.close()
             else:
-                self._runner.close()
+                self._end_loop()
         except RuntimeError as error:
             # at exit no thread can start to wait for the executor's, which Python joins by itself, before
             # it calls our `exit`: the loops of those threads close in between
@@ -268,8 +289,9 @@ class Host:
                 future.set_exception(RuntimeError(reason))
             else:
                 call.fail(RuntimeError(reason))
-        if isinstance(self.loop, Loop):
-            self.loop.shut()
+        shut = getattr(self.loop, "shut", None)
+        if shut is not None:
+            shut()
 
 
 class _NoDaemon(threading.Thread):

@@ -3,45 +3,56 @@
 import sys
 
 from ._core import running, thread
-from ._host import Host, process
+from ._host import Host, process as process
 from ._kept_host import Keeper, KeptHost
 from ._thread_host import ThreadHost, awaited
 
 
-def here() -> Host:
+def here(backend: str | None = None) -> Host:
     """Return the host that serves a call made here: the documentation's table, row by row."""
-    if (thread.busy is None or process.busy() is None) and running() is None:
-        kept = thread.kept
-        return _keep() if kept is None or kept.gone is not None else kept
+    busy = None if thread.busy is None else process.busy()  # first: it may undo what an interrupt left
+    library = running()
+    if busy is None and library is None:
+        backend = backend or process.backend
+        kept = thread.kept if backend == "asyncio" else thread.kept_on_trio
+        return _keep(backend) if kept is None or kept.gone is not None else kept
+    backend = backend or ("trio" if library == "trio" else "asyncio")
     if thread.server is not None:
-        return thread.server.nested()
-    newborn = process.newborn_here() if process.newborn else None
-    host = newborn or awaited()
-    return background() if host is None else host.nested()
+        host: ThreadHost = thread.server.nested(backend)
+    else:
+        waits = (process.newborn_here() if process.newborn else None) or awaited()
+        host = background(backend) if waits is None else waits.nested(backend)
+    if library == "trio" and backend == "asyncio":
+        host.tell_library()
+    return host
 
 
-def background() -> ThreadHost:
+def background(backend: str) -> ThreadHost:
     """Return the host that serves sync code inside loops which are not ours, started on first use."""
     if process.exiting and sys.is_finalizing():
-        process.background = None  # its thread does not run any more
-    host = process.background
+        process.background.clear()  # their threads do not run any more
+    host = process.background.get(backend)
     if host is not None and host.gone is None:
         return host
     with process.starting:
-        host = process.background
+        host = process.background.get(backend)
         if host is None or host.gone is not None:
-            host = ThreadHost("anysync background")
-            if process.background is None or process.background.gone is not None:
-                process.background = host
+            host = ThreadHost("anysync background", backend)
+            other = process.background.get(backend)
+            if other is None or other.gone is not None:
+                process.background[backend] = host
             else:  # garbage collection was here meanwhile
                 host.close()
-                host = process.background
+                host = other
         return host
 
 
-def _keep() -> KeptHost:
+def _keep(backend: str) -> KeptHost:
     if process.exiting:  # nobody would close it
-        return KeptHost(transient=True)
-    thread.kept = host = KeptHost()
-    thread.keeper = Keeper(host)
+        return KeptHost(backend, transient=True)
+    host = KeptHost(backend)
+    if backend == "asyncio":
+        thread.kept, thread.keeper = host, Keeper(host)
+    else:
+        thread.kept_on_trio, thread.keeper_on_trio = host, Keeper(host)
     return host

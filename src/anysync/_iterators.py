@@ -138,13 +138,6 @@ class WrappedIterator(AnySyncIterator[Y]):
     def __init__(self, iterator: AsyncIterator[Y]) -> None:
         self.__anysync_source__ = iterator
 
-    def bind(self, choose_host: "Callable[[], Host]", context: "Context | None") -> Self:
-        """Have the steps run where `choose_host` says, in `context`."""
-        check_context(context)
-        steps = _steps(self)
-        steps.choose_host, steps.context = choose_host, context
-        return self
-
     def __aiter__(self) -> AsyncIterator[Y]:  # noqa: PYI034
         _steps(self).enter("async")
         return cast("AsyncIterator[Y]", self.__anysync_source__)
@@ -191,6 +184,15 @@ def wrap_async_generator(generator: AsyncGenerator[Y, S]) -> AnySyncGenerator[Y,
     if not isinstance(generator, AsyncGenerator):
         raise TypeError(f"expected an async generator, not {generator!r}: {remedy(generator)}")
     return WrappedGenerator(generator)
+
+
+def bind(
+    iterator: AnySyncIterator[Any], choose_host: "Callable[[], Host]", context: "Context | None" = None
+) -> None:
+    """Have the steps of an iterator run where `choose_host` says, in `context`."""
+    check_context(context)
+    steps = _steps(iterator)
+    steps.choose_host, steps.context = choose_host, context
 
 
 async def _nothing() -> None:

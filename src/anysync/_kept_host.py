@@ -101,9 +101,9 @@ class KeptHost(Drive, Host):
 
     exit_order = 0
 
-    def __init__(self, *, transient: bool = False) -> None:
+    def __init__(self, backend: str = "asyncio", *, transient: bool = False) -> None:
         Drive.__init__(self)
-        Host.__init__(self, kept_loop)
+        Host.__init__(self, backend, kept_loop)
         self.transient = transient
         self._owner = get_ident()
         self.followers: deque[_Turn] = deque()
@@ -125,7 +125,7 @@ class KeptHost(Drive, Host):
         loop = running()
         if self.gone is not None:
             call.abort(RuntimeError(self.gone))
-        elif busy is self or loop is self.loop:
+        elif busy is self or self.loop in (loop, thread.trio):
             call.abort(RuntimeError("would wait for itself: this object lives on the loop that runs here"))
         elif busy is not None or loop is not None:
             try:

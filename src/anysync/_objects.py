@@ -15,13 +15,13 @@ from math import isnan
 from sys import is_finalizing, modules
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from ._core import BaseCoroutine
+from ._core import BaseCoroutine, importing
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from ._calls import Session
-    from ._host import Host
+    from ._host import Host, Process
     from ._pyloop import R_co, S_contra, Y_co
 else:
     R_co = S_contra = Y_co = Any
@@ -31,12 +31,20 @@ S = TypeVar("S")
 Y = TypeVar("Y")
 
 
-def here() -> "Host":  # noqa: F811
+def the_process() -> "Process":
+    """Return what this process has of ours; asyncio is imported with the first use, not with anysync."""
+    with importing:
+        from ._hosts import process
+    return process
+
+
+def here(backend: str | None = None) -> "Host":  # noqa: F811
     """Return the host that serves a call made here."""
-    # asyncio is imported with the first call, not with anysync: this replaces itself
+    # asyncio is imported with the first call: this replaces itself
     global here
     try:
-        from ._hosts import here
+        with importing:
+            from ._hosts import here
     except ImportError:
         if not is_finalizing():
             raise
@@ -44,7 +52,7 @@ def here() -> "Host":  # noqa: F811
             "the interpreter is shutting down, and what the first call needs cannot be imported any more"
         ) from None
 
-    return here()
+    return here(backend)
 
 
 @atexit.register
@@ -56,6 +64,17 @@ def _prepare_for_destructors() -> None:
         from ._hosts import here
 
         process.exit()
+
+
+def check_backend(backend: str | None) -> None:
+    """Raise `ValueError` for a backend that there is not, and `ImportError` for one that is not installed."""
+    if backend not in (None, "asyncio", "trio"):
+        raise ValueError(f"unknown backend {backend!r}: there are 'asyncio' and 'trio'")
+    if backend == "trio" and "trio" not in modules:
+        from importlib.util import find_spec
+
+        if find_spec("trio") is None:
+            raise ImportError("the backend 'trio' needs trio: pip install 'anysync[trio]'", name="trio")
 
 
 def check_context(context: object) -> None:
@@ -95,20 +114,20 @@ class AnySyncCoroutine(BaseCoroutine[R_co, Y_co, S_contra]):
 
     __slots__ = ()
 
-    def _run(self, timeout: float | None, context: Context | None) -> Callable[[], Any]:
+    def _run(self, timeout: float | None, context: Context | None, backend: str | None) -> Callable[[], Any]:
         coro = self.coro
         timeout = checked(coro, timeout, context)
-        return host_for(coro).run(coro, timeout, context)
+        return host_for(coro, backend or self.backend).run(coro, timeout, context)
 
-    def submit(self, *, context: Context | None = None) -> "Future[R_co]":
+    def submit(self, *, context: Context | None = None, backend: str | None = None) -> "Future[R_co]":
         """Start the coroutine and return a `concurrent.futures.Future` of its outcome.
 
-        Cancelling the future cancels the coroutine. `context` is as in `run`. In plain sync code the
-        coroutine goes on while the calling thread does other things, on a helper thread.
+        Cancelling the future cancels the coroutine. `context` and `backend` are as in `run`. In plain sync
+        code the coroutine goes on while the calling thread does other things, on a helper thread.
         """
         coro = self.coro
         checked(coro, None, context)
-        return host_for(coro).submit(coro, context)
+        return host_for(coro, backend or self.backend).submit(coro, context)
 
     def __getattr__(self, name: str) -> Any:
         # cr_frame, cr_code and the like, which debuggers and asyncio's repr look at
@@ -146,16 +165,30 @@ def as_coroutine(awaitable: Awaitable[R]) -> Coroutine[Any, Any, R]:
     return _wait_for(awaitable)
 
 
-def run(awaitable: Awaitable[R], timeout: float | None = None, *, context: Context | None = None) -> R:
+def backend_of(awaitable: object) -> str | None:
+    """Return what a decorator was told of where `awaitable` runs."""
+    return awaitable.backend if isinstance(awaitable, BaseCoroutine) else None
+
+
+def run(
+    awaitable: Awaitable[R],
+    timeout: float | None = None,
+    *,
+    context: Context | None = None,
+    backend: str | None = None,
+) -> R:
     """Run any awaitable from sync code and return its result, as `AnySyncCoroutine.run` does."""
+    backend = backend or backend_of(awaitable)
     coro = as_coroutine(awaitable)
     timeout = checked(coro, timeout, context)
-    return cast("R", host_for(coro).run(coro, timeout, context)())
+    return cast("R", host_for(coro, backend).run(coro, timeout, context)())
 
 
-def host_for(coro: Coroutine[Any, Any, Any]) -> "Host":
+def host_for(coro: Coroutine[Any, Any, Any], backend: str | None) -> "Host":
     try:
-        return here()
+        if backend is not None:
+            check_backend(backend)
+        return here(backend)
     except BaseException:  # no thread can start
         coro.close()
         raise

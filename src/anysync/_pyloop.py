@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         Task,
         TimerHandle,
         _get_running_loop,  # pyright: ignore[reportPrivateUsage]
-        current_task,
     )
     from queue import Empty, SimpleQueue
 
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from ._host import Host
     from ._kept_host import Keeper, KeptHost
     from ._on_asyncio import Loop
+    from ._on_trio import TrioLoop
     from ._thread_host import ThreadHost
 
     Y_co = TypeVarWithDefault("Y_co", covariant=True, default=Any)
@@ -57,12 +57,11 @@ def load(spin: float, watch: "Callable[[BaseCall, float], bool]") -> None:
 
     `watch(call, seconds)` is told now and then how long a caller has been parked, until it returns true.
     """
-    global CancelledError, Empty, SimpleQueue, Task, _get_running_loop, _new_task, _spin, _watch, current_task
+    global CancelledError, Empty, SimpleQueue, Task, _get_running_loop, _new_task, _spin, _watch
     from asyncio import (
         CancelledError,
         Task,
         _get_running_loop as get,  # pyright: ignore[reportPrivateUsage]
-        current_task,
     )
     from queue import Empty, SimpleQueue
 
@@ -74,10 +73,14 @@ class ThreadState(_local):
 
     kept: "KeptHost | None" = None
     keeper: "Keeper | None" = None
+    kept_on_trio: "KeptHost | None" = None
+    keeper_on_trio: "Keeper | None" = None
     #: the kept host that this thread drives, or is about to, and the frame that does it
     busy: "tuple[KeptHost, FrameType] | None" = None
     #: the host whose own thread this is
     server: "ThreadHost | None" = None
+    #: the run of trio that this thread is turning, if it is one of ours
+    trio: "TrioLoop | None" = None
 
 
 thread = ThreadState()
@@ -99,7 +102,7 @@ def running() -> object | None:
     """Return what runs async code in this thread: an asyncio loop, another library's name, or None."""
     loop = _get_running_loop()
     if loop is None and (sniffio := sys.modules.get("sniffio")) is not None:
-        return getattr(sniffio.thread_local, "name", None)
+        return getattr(getattr(sniffio, "thread_local", None), "name", None)  # it may be in the making
     return loop
 
 
@@ -160,6 +163,13 @@ def _start(holder: "BaseCall | BaseSession", loop: "Loop", coro: Coro, context: 
             raise interrupt from None
         drop_frame(error)
         drop_frame(error)
+
+
+def be_direct(direct: bool) -> None:
+    """Say whether a bare `run()` may use the thread's kept loop of asyncio without asking for its host.
+
+    That is a short cut of the compiled core.
+    """
 
 
 def bare_interrupt(error: BaseException) -> BaseException | None:
@@ -402,6 +412,9 @@ class BaseSession:
     arrives between steps is not lost: see `_calls.Session`.
     """
 
+    #: whether the task is not asyncio's: then it waits in `wait` between steps, until `go_on` is called
+    foreign = False
+
     def __init__(
         self,
         host: "Host",
@@ -465,8 +478,10 @@ class BaseSession:
             check_free(self.context)
             self.current = step
             if self.task is not None:
-                # at once if nobody has waited longer for a turn
-                self._gate.open(state is not None and state.eager and not state.ready)
+                if self.foreign:
+                    self.go_on()
+                else:  # at once if nobody has waited longer for a turn
+                    self._gate.open(state is not None and state.eager and not state.ready)
                 return
             self.host.open.add(self)
             coro = self.live()
@@ -504,7 +519,7 @@ class BaseSession:
             self.end()
 
     async def _answer(self, step: Step) -> None:
-        task = current_task()
+        task = self.task
         assert task is not None
         error: BaseException | None = None
         if self.early is not None:
@@ -531,11 +546,19 @@ class BaseSession:
             if self.host.gone is not None and not self.host.given_up:
                 # a step that swallowed its cancel will be the last one
                 raise CancelledError
-            await self._gate
+            await (self.wait() if self.foreign else self._gate)
             return
         except CancelledError as error:
             cancelled = error.with_traceback(None)
         await self.cancel_between_steps(cancelled)
+
+    async def wait(self) -> None:
+        """Wait for the next step, where the task is not asyncio's; a cancel is told as `CancelledError`."""
+        raise NotImplementedError
+
+    def go_on(self) -> None:
+        """End that wait."""
+        raise NotImplementedError
 
     async def cancel_between_steps(self, cancelled: "CancelledError") -> None:
         """See to a cancel that comes between steps, or to the end of the host."""
@@ -710,17 +733,20 @@ class Mailbox:
 class BaseCoroutine(Coroutine[Y_co, S_contra, R_co], Generic[R_co, Y_co, S_contra]):
     """What a coroutine of both worlds does often: to be awaited, and to be run."""
 
-    __slots__ = ("__weakref__", "coro")
+    __slots__ = ("__weakref__", "backend", "coro")
     if not TYPE_CHECKING:
         __class_getitem__ = classmethod(GenericAlias)
 
-    def __init__(self, coro: Coroutine[Y_co, S_contra, R_co]) -> None:
+    def __init__(self, coro: Coroutine[Y_co, S_contra, R_co], backend: str | None = None) -> None:
         self.coro: Coroutine[Y_co, S_contra, R_co] = coro
+        self.backend = backend
 
     def __await__(self) -> Generator[Any, Any, R_co]:
         return self.coro.__await__()
 
-    def run(self, timeout: float | None = None, *, context: Context | None = None) -> R_co:
+    def run(
+        self, timeout: float | None = None, *, context: Context | None = None, backend: str | None = None
+    ) -> R_co:
         """Run the coroutine from sync code and return its result: the same as `await` in async code.
 
         `timeout`, in seconds, cancels the coroutine when it has passed, as `asyncio.wait_for` does: the
@@ -733,12 +759,14 @@ class BaseCoroutine(Coroutine[Y_co, S_contra, R_co], Generic[R_co, Y_co, S_contr
         `RuntimeError`.
 
         Where it runs is told in the documentation's table: in this thread if no event loop runs here, on
-        a background thread otherwise, which blocks the loop that runs here. Ctrl-C cancels the
-        coroutine, waits for its clean-up and raises `KeyboardInterrupt`; a second one does not wait.
+        a background thread otherwise, which blocks the loop that runs here. `backend` is `"asyncio"` or
+        `"trio"`. If it is not given, it is that of the decorator; if that has none, the one of the loop that
+        runs here; and if none does, what `configure` says. Ctrl-C cancels the coroutine, waits for its
+        clean-up and raises `KeyboardInterrupt`; a second one does not wait.
         """
-        return cast("R_co", self._run(timeout, context)())
+        return cast("R_co", self._run(timeout, context, backend)())
 
-    def _run(self, timeout: float | None, context: Context | None) -> Callable[[], Any]:
+    def _run(self, timeout: float | None, context: Context | None, backend: str | None) -> Callable[[], Any]:
         """Run the coroutine; return what returns or raises the outcome."""
         raise NotImplementedError
 

@@ -12,10 +12,11 @@ from ._iterators import (
     AnySyncIterator,
     WrappedGenerator,
     WrappedIterator,
+    bind,
     wrap_async_iterator,
 )
 from ._managers import AnySyncContextManager, WrappedContextManager, wrap_async_context_manager
-from ._objects import as_coroutine, checked
+from ._objects import as_coroutine, check_backend, checked, the_process
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -33,8 +34,8 @@ class Runner:
 
     The thread, called `name`, starts with the first use, and ends with `close` or with the process.
     All methods may be called from any thread but that one, also inside a running loop, which a call
-    then blocks. After a fork, the child's runner starts anew. `backend` and `backend_options` are
-    those of `anyio.run`; what is not given is as `configure` says.
+    then blocks. After a fork, the child's runner starts anew. `backend` is `"asyncio"` or `"trio"`, and
+    `backend_options` are those of `anyio.run` for it; what is not given is as `configure` says.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class Runner:
         backend_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
-        _check_backend(backend)
-        self._options = _loop_options(backend_options or {})
+        check_backend(backend)
+        self._backend = backend
+        self._options = _loop_options(backend, backend_options or {})
         self._host: ThreadHost | None = None
         self._closed = False
 
@@ -78,7 +80,9 @@ class Runner:
         if steps is not None and steps.session is not None:
             raise RuntimeError("begun in sync code already, on another loop")
         wrapper: Any = WrappedGenerator if isinstance(iterator, AsyncGenerator) else WrappedIterator
-        return wrapper(iterator).bind(self._live, context)
+        bound = wrapper(iterator)
+        bind(bound, self._live, context)
+        return bound
 
     def enter(
         self, manager: AbstractAsyncContextManager[R, Any], *, context: Context | None = None
@@ -89,7 +93,7 @@ class Runner:
 
     @property
     def loop(self) -> "AbstractEventLoop":
-        """The event loop; reading it starts the runner."""
+        """The event loop, if it is asyncio's; reading it starts the runner."""
         return self._live().loop
 
     def close(self) -> None:
@@ -97,7 +101,7 @@ class Runner:
 
         Calls that are under way raise `RuntimeError`, and so does every later use.
         """
-        from ._host import process
+        process = the_process()
 
         with process.starting:  # who is starting the thread now, finishes first
             self._closed = True
@@ -122,7 +126,7 @@ class Runner:
             raise
 
     def _live(self) -> "ThreadHost":
-        from ._host import process  # asyncio is imported with the first use
+        process = the_process()
         from ._thread_host import ThreadHost
 
         host = self._host
@@ -132,7 +136,7 @@ class Runner:
             if self._closed:
                 raise RuntimeError("the runner has been closed")
             if self._host is None or self._host.gone is not None:  # gone with a fork
-                self._host = ThreadHost(self.name, options=self._options)
+                self._host = ThreadHost(self.name, self._backend or process.backend, options=self._options)
             return self._host
 
 
@@ -145,8 +149,10 @@ def configure(
     """Set how this process's event loops are made, and when to warn of a blocked one.
 
     What is not given stays as it is, and so do loops that exist already. `backend` and `backend_options`
-    are spelled as in `anyio.run`: `backend` is `"asyncio"`; `backend_options` are `debug`, `loop_factory`
-    and `use_uvloop`.
+    are spelled as in `anyio.run`. `backend`, `"asyncio"` or `"trio"`, is where plain sync code runs its
+    coroutines, and where a `Runner` does; inside a running loop, that loop's library is. `backend_options`
+    are those of the backend, or of the one that is configured if none is given: for asyncio `debug`,
+    `loop_factory` and `use_uvloop`, for trio `clock`, `instruments` and `strict_exception_groups`.
 
     When a sync call has blocked the event loop that it was made on for `stall_warning` seconds, the logger
     `"anysync"` is given a warning that shows the stacks of both, once for each call. That is looked for four
@@ -154,10 +160,10 @@ def configure(
     never; `math.inf` is never.
 
     Raises `ValueError` for an unknown backend or seconds that are not positive, `TypeError` for an unknown
-    option or seconds that are no number, `ImportError` if uvloop is asked for and not installed. Then nothing
-    is changed.
+    option or seconds that are no number, `ImportError` if trio or uvloop is asked for and not installed.
+    Then nothing is changed.
     """
-    _check_backend(backend)
+    check_backend(backend)
     if stall_warning is not None:
         try:
             positive = stall_warning > 0
@@ -167,31 +173,42 @@ def configure(
             raise ValueError(
                 f"stall_warning must be a number of seconds above 0, or math.inf, not {stall_warning!r}"
             )
-    if backend_options is not None:
-        options = _loop_options(backend_options)
-        from ._host import process
+    if backend is not None or backend_options is not None:
+        options = _loop_options(backend, backend_options or {})
+        from ._core import be_direct
 
-        process.defaults = process.defaults | options
+        process = the_process()
+
+        process.backend = backend or process.backend
+        be_direct(process.backend == "asyncio")
+        process.defaults[process.backend] |= options
     if stall_warning is not None:
         from . import _stalls
 
         _stalls.limit = stall_warning
 
 
-def _check_backend(backend: str | None) -> None:
-    if backend not in (None, "asyncio"):
-        raise ValueError(f"unknown backend {backend!r}: there is 'asyncio'")
+_OPTIONS = {
+    "asyncio": ("debug", "loop_factory", "use_uvloop"),
+    "trio": ("clock", "instruments", "strict_exception_groups"),
+}
 
 
-def _loop_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate the backend options of `anyio.run` into those of `asyncio.Runner`."""
+def _loop_options(backend: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate the backend options of `anyio.run` into those of `asyncio.Runner`, or of `trio.run`."""
     if not isinstance(options, Mapping):
         raise TypeError(f"backend_options must be a mapping, as for anyio.run, not {options!r}")
-    if unknown := set(options) - {"debug", "loop_factory", "use_uvloop"}:
+    if not options:
+        return {}
+    process = the_process()
+
+    backend = backend or process.backend
+    if unknown := set(options) - set(_OPTIONS[backend]):
         names = ", ".join(map(repr, sorted(unknown)))
-        raise TypeError(
-            f"unknown backend options {names}: asyncio has 'debug', 'loop_factory' and 'use_uvloop'"
-        )
+        *known, last = map(repr, _OPTIONS[backend])
+        raise TypeError(f"unknown backend options {names}: {backend} has {', '.join(known)} and {last}")
+    if backend == "trio":
+        return dict(options)
     translated = {name: options[name] for name in ("debug", "loop_factory") if name in options}
     factory = translated.get("loop_factory")
     if factory is not None and not callable(factory):

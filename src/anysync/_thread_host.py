@@ -29,10 +29,12 @@ class ThreadHost(Host):
     exit_order = 1
     _transient = False
 
-    def __init__(self, name: str, *, options: dict[str, Any] | None = None) -> None:
-        super().__init__(_spare_loop if self._transient else mailbox_loop, options)
-        self._nested: weakref.WeakKeyDictionary[asyncio.Task[Any], NestedHost] = weakref.WeakKeyDictionary()
+    def __init__(self, name: str, backend: str = "asyncio", *, options: dict[str, Any] | None = None) -> None:
+        super().__init__(backend, _spare_loop if self._transient else mailbox_loop, options, mailbox=True)
+        #: of each task that runs here, by backend
+        self._nested: weakref.WeakKeyDictionary[Any, dict[str, NestedHost]] = weakref.WeakKeyDictionary()
         self._serving = True
+        self._told = False
         self._ident = 0
         self._mailbox: Mailbox = getattr(self.loop, "mailbox", None) or Mailbox(None, self._ring)
         self.thread = new_thread(name, self._main)
@@ -62,7 +64,8 @@ class ThreadHost(Host):
             return
         self._serving = False
         self._mailbox.shut(self.gone)
-        if not isinstance(self.loop, Loop):  # it may have put off a stop, which would break off its closing
+        if self.backend == "asyncio" and not isinstance(self.loop, Loop):
+            # it may have put off a stop, which would break off its closing
             with suppress(RuntimeError, KeyboardInterrupt, SystemExit):
                 self.loop.run_until_complete(asyncio.sleep(0))
         for call in self.open.copy():
@@ -74,14 +77,20 @@ class ThreadHost(Host):
         finally:
             self._mailbox.sweep()
 
-    def nested(self) -> "NestedHost":
+    def tell_library(self) -> None:
+        """Have code in this thread see that asyncio runs it, whatever its caller's context says."""
+        if not self._told:
+            self._told = True
+            self._mailbox.post(None, tell_library)
+
+    def nested(self, backend: str) -> "NestedHost":
         """Return the host for a sync call that this cannot serve: the running task's own while it has one."""
-        task = asyncio.current_task() if isinstance(running(), asyncio.AbstractEventLoop) else None
-        host = None if task is None else self._nested.get(task)
+        task = current_task()
+        hosts = {} if task is None else self._nested.setdefault(task, {})
+        host = hosts.get(backend)
         if host is None or not host.expect():
-            host = NestedHost("anysync nested", awaited=self is process.background)
-            if task is not None:
-                self._nested[task] = host
+            awaited = self is process.background.get(self.backend)
+            host = hosts[backend] = NestedHost("anysync nested", backend, awaited=awaited)
         return host
 
     def perform(self, call: BaseCall) -> None:
@@ -139,12 +148,12 @@ class NestedHost(ThreadHost):
 
     _transient = True
 
-    def __init__(self, name: str, *, awaited: bool) -> None:
+    def __init__(self, name: str, backend: str, *, awaited: bool) -> None:
         self._awaited = awaited
         self._lock = threading.RLock()
         #: how many have been given this host, and have not begun yet
         self._expected = 1
-        super().__init__(name)
+        super().__init__(name, backend)
 
     def expect(self) -> bool:
         """Have the host not end before one more thing has begun; false if it has ended."""
@@ -217,6 +226,24 @@ def awaited() -> NestedHost | None:
     reference = _awaited.get()
     host = None if reference is None else reference()
     return None if host is None or host.gone is not None else host
+
+
+def tell_library() -> None:
+    import sniffio  # which has been imported by trio
+
+    sniffio.thread_local.name = "asyncio"
+
+
+def current_task() -> object | None:
+    """Return the task that runs here, asyncio's or trio's."""
+    library = running()
+    if isinstance(library, asyncio.AbstractEventLoop):
+        return asyncio.current_task()
+    if library == "trio":
+        from trio import lowlevel
+
+        return lowlevel.current_task() if lowlevel.in_trio_task() else None
+    return None
 
 
 def _spare_loop() -> Loop:

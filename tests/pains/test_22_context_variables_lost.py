@@ -19,7 +19,7 @@ tokens = []
 async def log_in(turns=1):
     before = user.get()
     for _ in range(turns):
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
     tokens.append(user.set("somebody"))
     return before
 

@@ -236,6 +236,44 @@ def wrapped(
     wrap_async_iterator(coro)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+def on_a_backend() -> None:
+    @anysync(backend="trio")
+    async def function(x: int) -> str:
+        return str(x)
+
+    @coroutine(backend="trio")
+    async def coroutine_function(x: int) -> str:
+        return str(x)
+
+    @anysync(backend="trio")
+    async def generator_function() -> AsyncGenerator[int, str]:
+        yield 1
+
+    @generator(backend="asyncio")
+    async def other_generator_function() -> AsyncGenerator[int, str]:
+        yield 1
+
+    @iterator(backend="trio")
+    def ticks() -> AsyncIterator[int]:
+        return Ticks()
+
+    @contextmanager(backend="trio")
+    async def entered() -> AsyncIterator[int]:
+        yield 1
+
+    assert_type(function(1).run(backend="asyncio"), str)
+    assert_type(coroutine_function(1).submit(backend="asyncio"), Future[str])
+    assert_type(generator_function(), AnySyncGenerator[int, str])
+    assert_type(other_generator_function(), AnySyncGenerator[int, str])
+    assert_type(ticks(), AnySyncIterator[int])
+    assert_type(entered(), AnySyncContextManager[int])
+    assert_type(run(fetch("x"), backend="trio"), bytes)
+    Runner(backend="trio", backend_options={"strict_exception_groups": True})
+    configure(backend="trio")
+    function("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    anysync(backend=1)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+
+
 def misused() -> None:
     @coroutine  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     def sync() -> int:

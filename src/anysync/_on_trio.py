@@ -1,0 +1,384 @@
+"""What only trio needs: a run that is turned as asyncio's loops are, and sessions in tasks of it.
+
+trio has no loop that several calls can turn, one after the other; but `trio.run` is a loop around a generator
+that they can. The private names of trio that this relies on are checked by the tests.
+"""
+
+import signal
+import sys
+from _thread import get_ident
+from asyncio import CancelledError
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager, suppress
+from contextvars import Context, copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import sniffio
+import trio
+from trio._core._run import GLOBAL_RUN_CONTEXT, setup_runner, unrolled_run
+from trio.lowlevel import Abort, current_task, reschedule, spawn_system_task, wait_task_rescheduled
+
+from ._calls import Session
+from ._core import LoopState, Mailbox, drop_frame, raise_as_is, running, thread
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: what a mailbox counts: there are always more than its own, since trio is woken by a socket too
+_DESCRIPTORS = {"the mailbox's": None, "trio's": None}
+
+Callback = tuple[Context, Callable[..., object], tuple[Any, ...]]
+
+
+class TrioLoop:
+    """A run of trio, with those methods of an asyncio loop that hosts, calls and sessions use.
+
+    Guarantees. One thread at a time turns it, in `run_forever`: there, and only there, the run is that
+    thread's. Others, and signal handlers, come in through `call_soon_threadsafe` or the mailbox. Whatever is
+    done to tasks from outside of them is a callback, done between two turns.
+    """
+
+    def __init__(self, options: "Mapping[str, Any]", mailbox: bool) -> None:
+        self._callbacks: deque[Callback] = deque()
+        self.state = LoopState()
+        self.state.eager = False
+        self.state.ready = self._callbacks
+        own: Any = self
+        self.mailbox = Mailbox(own, self._ring) if mailbox else None
+        self._stopping = self._closed = self._closing = False
+        self._scheduled = ()  # timers are tasks
+        self._thread_id = 0
+        self._end = trio.CancelScope()
+        #: sessions between two steps
+        self.waiting: set[TrioSession] = set()
+        outer, hooks = _swap({}), sys.get_asyncgen_hooks()
+        try:
+            self._runner = Context().run(
+                setup_runner,
+                options.get("clock"),
+                options.get("instruments", ()),
+                False,
+                options.get("strict_exception_groups", True),
+            )
+            self._runner.ki_manager.close()  # Ctrl-C is the business of hosts
+            self._hooks = sys.get_asyncgen_hooks()
+        finally:
+            #: what trio has of the thread that turns it
+            self._own = _swap(outer)
+            sys.set_asyncgen_hooks(*hooks)
+        self._turns = unrolled_run(self._runner, self._main, (), host_uses_signal_set_wakeup_fd=True)
+        self._begun = False
+        self._timeout = 0.0
+
+    async def _main(self) -> None:
+        self._begun = True
+        with self._end:
+            await trio.sleep_forever()
+
+    # what hosts do
+
+    def run_forever(self) -> None:
+        """Turn until `stop`."""
+        outer, hooks, library = _swap(self._own), sys.get_asyncgen_hooks(), sniffio.thread_local.name
+        sys.set_asyncgen_hooks(*self._hooks)
+        sniffio.thread_local.name = "trio"
+        thread.trio, self._thread_id = self, get_ident()
+        try:
+            with _wakes_on_signals(self._runner.entry_queue.wakeup.write_sock.fileno()):
+                self._turn_until_stopped()
+        finally:
+            self._stopping = False
+            thread.trio, self._thread_id = None, 0
+            sniffio.thread_local.name = library
+            sys.set_asyncgen_hooks(*hooks)
+            self._own = _swap(outer)
+
+    def _turn_until_stopped(self) -> None:
+        if self._closed:
+            raise RuntimeError("this run of trio has ended")
+        events: Any = None
+        while not self._begun:  # else it takes no tasks
+            self._timeout = self._turns.send(events)
+            events = self._runner.io_manager.get_events(0)
+        while True:
+            self._call_back()
+            if self._stopping:
+                return
+            events = self._wait(self._timeout)
+            if self._callbacks and not events:
+                continue
+            try:
+                self._timeout = self._turns.send(events)
+            except StopIteration:
+                self._closed = True
+                self._call_back()
+                return
+            except trio.TrioInternalError as error:
+                self._closed = True
+                cause = error.__cause__
+                if isinstance(cause, (KeyboardInterrupt, SystemExit)):  # of a signal handler
+                    raise cause from None
+                raise
+
+    def _call_back(self) -> None:
+        """Do what was to be done soon, after which there is no waiting."""
+        while self._callbacks:
+            context, callback, args = self._callbacks.popleft()
+            self._timeout = 0
+            try:
+                context.run(callback, *args)
+            except Exception as error:
+                self.call_exception_handler({"message": f"error in {callback!r}", "exception": error})
+            del context, callback, args  # else they would live as long as the loop waits
+
+    def _wait(self, timeout: float) -> Any:
+        get_events: Any = self._runner.io_manager.get_events
+        if self.mailbox is None:
+            return get_events(0 if self._callbacks else timeout)
+        if self.mailbox.attend(timeout, _DESCRIPTORS):
+            return self.mailbox.watched(get_events, timeout)
+        return None if self._callbacks else get_events(0)
+
+    def stop(self) -> None:
+        self._stopping = not self._closing
+
+    def close(self) -> None:
+        """Have sessions end, cancel all else that is left, wait for it, and end the run."""
+        if self._closed:
+            return
+        self._closing = True
+        self._stopping = False
+        sessions = self.waiting.copy()
+        tasks: list[Any] = [session.task for session in sessions]
+
+        def ended(_: object) -> None:
+            if all(task.done() for task in tasks):
+                self._end.cancel()
+
+        for session, task in zip(sessions, tasks, strict=True):
+            task.add_done_callback(ended)
+            session.go_on()
+        self.call_soon(ended, None)
+        self.run_forever()
+
+    def is_closed(self) -> bool:
+        return self._closed
+
+    def shut(self) -> None:
+        """Close this process's part of the loop: a fork shares the kernel's."""
+        if self._closed:
+            return
+        self._closed = self._stopping = True
+        wakeup = self._runner.entry_queue.wakeup
+        with suppress(ValueError):  # not the main thread's
+            found = signal.set_wakeup_fd(-1)
+            if found != wakeup.write_sock.fileno():
+                signal.set_wakeup_fd(found)
+        wakeup.close()
+        self._runner.io_manager.close()
+
+    # what calls and sessions do
+
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> None:
+        """Have the thread that turns the loop call back before its next turn."""
+        self._callbacks.append((copy_context() if context is None else context, callback, args))
+
+    def call_soon_threadsafe(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> None:
+        if self._closed:
+            raise RuntimeError("this run of trio has ended")
+        self.call_soon(callback, *args, context=context)
+        if self.mailbox is not None:
+            self.mailbox.post(None)
+        else:
+            self._ring()
+
+    def _ring(self) -> None:
+        with suppress(OSError):  # closed
+            self._runner.io_manager.force_wakeup()
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> "TrioTask":
+        """Call back after so many seconds, unless what is returned is cancelled before."""
+
+        async def later() -> None:
+            await trio.sleep(delay)
+            callback()
+
+        return self.create_task(later(), context=Context())
+
+    def create_task(self, coro: Coroutine[Any, Any, Any], *, context: Context) -> "TrioTask":
+        task = TrioTask(self, coro)
+        self.call_soon(task.start, context, context=Context())
+        return task
+
+    def get_debug(self) -> bool:
+        return False
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        import logging
+
+        logging.getLogger("anysync").error(context["message"], exc_info=context["exception"])
+
+
+class TrioTask:
+    """A task of trio, with those methods of asyncio's that calls and sessions use.
+
+    It is cancelled as a whole, by a scope around its coroutine: that is for good, as always in trio.
+    """
+
+    def __init__(self, loop: TrioLoop, coro: Coroutine[Any, Any, Any]) -> None:
+        self._loop = loop
+        self._coro: Coroutine[Any, Any, Any] | None = coro
+        self._scope = trio.CancelScope()
+        self._callbacks: list[Callable[[TrioTask], object]] = []
+        self._error: BaseException | None = None
+        self._result: Callable[[], Any] | None = None
+        #: once it runs
+        self.own: trio.lowlevel.Task | None = None
+
+    def start(self, context: Context) -> None:
+        coro: Any = self._coro
+        try:
+            self.own = spawn_system_task(self._run, name=getattr(coro, "__qualname__", None), context=context)
+        except RuntimeError as error:  # the run ends, or the context is entered
+            coro.close()
+            self._fail(error)
+
+    async def _run(self) -> None:
+        assert self._coro is not None
+        value: list[Any] = []
+        try:
+            with self._scope:
+                value.append(await self._coro)
+        except BaseException as error:
+            drop_frame(error)
+            self._fail(CancelledError() if isinstance(error, trio.Cancelled) else error)
+        else:
+            if self._scope.cancelled_caught:
+                self._fail(CancelledError())
+            else:
+                self._finish(value.pop)
+        finally:
+            del self  # the coroutine's frame, which an error may hold, holds this one
+
+    def _fail(self, error: BaseException) -> None:
+        self._error = error
+        self._finish(partial(raise_as_is, error))
+
+    def _finish(self, result: Callable[[], Any]) -> None:
+        self._result = result
+        self._coro = None
+        for callback in self._callbacks:
+            self._loop.call_soon(callback, self, context=Context())
+        self._callbacks.clear()
+
+    def done(self) -> bool:
+        return self._result is not None
+
+    def cancelled(self) -> bool:
+        return isinstance(self._error, CancelledError)
+
+    def exception(self) -> BaseException | None:
+        return self._error
+
+    @property
+    def result(self) -> Callable[[], Any] | None:
+        return self._result
+
+    def get_coro(self) -> Coroutine[Any, Any, Any] | None:
+        return self._coro
+
+    def add_done_callback(self, callback: "Callable[[TrioTask], object]") -> None:
+        if self.done():
+            self._loop.call_soon(callback, self, context=Context())
+        else:
+            self._callbacks.append(callback)
+
+    def cancel(self, *args: object) -> None:
+        self._loop.call_soon(self._scope.cancel, context=Context())
+
+    def uncancel(self) -> None:
+        """Do nothing: there is no way back."""
+
+
+class TrioSession(Session):
+    """One task of trio from the first step to the last.
+
+    Who is cancelled in trio stays so, until the scope that is cancelled ends: the next step of a generator is
+    cancelled at its first checkpoint by itself, so a cancel between two steps is nobody's business but that
+    of a `with`, which is told at once, and of the host's end.
+    """
+
+    foreign = True
+    _waiting: trio.lowlevel.Task | None = None
+    _told: BaseException | None = None
+
+    async def wait(self) -> None:
+        def abort(_: object) -> Abort:
+            return Abort.SUCCEEDED if self.on_cancel is not None and self._told is None else Abort.FAILED
+
+        loop: Any = self.loop
+        loop.waiting.add(self)
+        self._waiting = current_task()
+        try:
+            await wait_task_rescheduled(abort)
+        except trio.Cancelled as cancelled:
+            self._told = cancelled.with_traceback(None)
+            raise CancelledError from None
+        finally:
+            self._waiting = None
+            loop.waiting.discard(self)
+
+    def go_on(self) -> None:
+        self.loop.call_soon(self._resume, context=Context())
+
+    def _resume(self) -> None:
+        if self._waiting is not None:
+            reschedule(self._waiting)
+            self._waiting = None
+
+    def is_here(self) -> bool:
+        task: Any = self.task
+        return running() == "trio" and trio.lowlevel.in_trio_task() and task.own is current_task()
+
+    async def cancel_between_steps(self, cancelled: CancelledError) -> None:
+        told: Any = self._told or cancelled
+        await super().cancel_between_steps(told)
+
+
+def _swap(context: dict[str, Any]) -> dict[str, Any]:
+    """Make this thread's run of trio, or none, another one; return the one before."""
+    here = vars(GLOBAL_RUN_CONTEXT)
+    before = here.copy()
+    here.clear()
+    here.update(context)
+    return before
+
+
+@contextmanager
+def _wakes_on_signals(descriptor: int) -> Generator[None]:
+    """Have a signal, of which only the main thread hears, wake the loop that it turns meanwhile."""
+    try:
+        before = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        found = signal.set_wakeup_fd(before)
+        if found != descriptor:
+            signal.set_wakeup_fd(found)
+
+
+def kept_loop(options: "Mapping[str, Any]") -> TrioLoop:
+    """Return a run of trio for a thread to keep."""
+    return TrioLoop(options, mailbox=False)
+
+
+def mailbox_loop(options: "Mapping[str, Any]") -> TrioLoop:
+    """Return a run of trio for a thread of its own."""
+    return TrioLoop(options, mailbox=True)

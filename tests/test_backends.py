@@ -1,0 +1,869 @@
+"""Everything, on asyncio and on trio alike: called from each place, with anyio's vocabulary for both."""
+
+import gc
+import signal
+import sys
+import threading
+import weakref
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager as sync_contextmanager, suppress
+from contextvars import ContextVar, copy_context
+from functools import partial
+
+import anyio
+import pytest
+import sniffio
+from anyio import from_thread, to_thread
+
+import anysync
+from anysync._host import process
+
+var = ContextVar("var", default="unset")
+
+
+class Oops(Exception):
+    pass
+
+
+class Stop(BaseException):
+    pass
+
+
+# places to call from
+
+
+def plain(backend, call):
+    return call()
+
+
+def in_loop(backend, call):
+    async def main():
+        return call()
+
+    return anyio.run(main, backend=backend)
+
+
+def inline(backend, call):
+    """Inside a coroutine that is driven in this thread."""
+
+    async def main():
+        return call()
+
+    return anysync.run(main())
+
+
+def nested(backend, call):
+    """Inside a coroutine on the background thread."""
+    return in_loop(backend, lambda: inline(backend, call))
+
+
+def in_with(backend, call):
+    with opened():
+        return call()
+
+
+def in_thread(backend, call):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result(30)
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def backend(request):
+    """What plain code uses, as `configure` says, and all loops of a test are of."""
+    before = process.backend
+    anysync.configure(backend=request.param)
+    yield request.param
+    anysync.configure(backend=before)
+
+
+@pytest.fixture(params=[plain, in_loop, inline, nested, in_with, in_thread], ids=lambda place: place.__name__)
+def place(request, backend):
+    """A function that calls another one in one of the places."""
+    return partial(request.param, backend)
+
+
+# what is called
+
+
+@anysync.contextmanager
+async def opened():
+    async with anyio.create_task_group() as tasks:
+        yield tasks
+        tasks.cancel_scope.cancel()
+
+
+@anysync.coroutine
+async def library():
+    await anyio.sleep(0)
+    return sniffio.current_async_library()
+
+
+@anysync.coroutine
+async def thread():
+    await anyio.sleep(0)
+    return threading.current_thread()
+
+
+@anysync.generator
+async def numbers(log=None):
+    with one_task_and_context(log), anyio.CancelScope():
+        for number in range(3):
+            got = yield number
+            await anyio.sleep(0)
+            if got is not None:
+                yield got
+
+
+@sync_contextmanager
+def one_task_and_context(log):
+    task, token = anyio.get_current_task().id, var.set("inside")
+    try:
+        yield
+    finally:
+        if log is not None:
+            log.append(anyio.get_current_task().id == task)
+        var.reset(token)
+
+
+def outcome(call):
+    try:
+        return call()
+    except BaseException as error:
+        return error
+
+
+# calls
+
+
+def test_a_call_runs_on_the_backend(place, backend):
+    assert place(lambda: library().run()) == backend
+    assert place(lambda: anysync.run(library())) == backend
+    assert place(lambda: library().submit().result(30)) == backend
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+@pytest.mark.parametrize("error", [Oops, Stop, SystemExit, KeyboardInterrupt, GeneratorExit, ExceptionGroup])
+def test_what_a_coroutine_raises_reaches_the_caller_and_nobody_else(place, error, turns):
+    async def fails():
+        for _ in range(turns):
+            await anyio.sleep(0)
+        raise raised
+
+    raised = error("group", [Oops()]) if error is ExceptionGroup else error("reason")
+    assert place(lambda: outcome(lambda: anysync.run(fails()))) is raised
+    assert place(lambda: anysync.run(thread()).is_alive()) in (True, False)
+
+
+def test_stop_iteration_is_what_it_is_for_await(place):
+    async def fails():
+        await anyio.sleep(0)
+        raise StopIteration
+
+    assert str(place(lambda: outcome(lambda: anysync.run(fails())))) == "coroutine raised StopIteration"
+
+
+@pytest.mark.parametrize("timeout", [0, -1, 0.01])
+def test_a_timeout_cancels_and_waits_for_the_clean_up(place, timeout):
+    async def slow():
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0)
+            log.append("clean")
+
+    log = []
+    error = place(lambda: outcome(lambda: anysync.run(slow(), timeout=timeout)))
+    assert (type(error), str(error)) == (
+        TimeoutError,
+        f"the coroutine did not finish within {timeout:g} seconds",
+    )
+    assert log == ["clean"]
+
+
+def test_what_ends_in_time_is_not_timed_out(place, backend):
+    assert place(lambda: library().run(timeout=60)) == backend
+
+
+def test_what_clean_up_raises_is_the_cause_of_a_timeout(place):
+    async def slow():
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise Oops
+
+    error = place(lambda: outcome(lambda: anysync.run(slow(), timeout=0.01)))
+    assert type(error) is TimeoutError
+    assert type(error.__cause__) is Oops
+
+
+def test_cancel_scopes_and_task_groups_work(place):
+    async def child(number, *, task_status=anyio.TASK_STATUS_IGNORED):
+        task_status.started(number)
+        await anyio.sleep_forever()
+
+    async def main():
+        async with anyio.create_task_group() as tasks:
+            started = [await tasks.start(child, number) for number in range(3)]
+            tasks.cancel_scope.cancel()
+        with anyio.move_on_after(0.01) as scope:
+            await anyio.sleep_forever()
+        return started, scope.cancelled_caught
+
+    assert place(lambda: anysync.run(main())) == ([0, 1, 2], True)
+
+
+def test_a_task_that_fails_cancels_its_group(place):
+    async def fails():
+        raise Oops
+
+    async def main():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fails)
+            await anyio.sleep_forever()
+
+    error = place(lambda: outcome(lambda: anysync.run(main())))
+    assert type(error) is ExceptionGroup
+    assert [type(one) for one in error.exceptions] == [Oops]
+
+
+def test_threads_are_called_and_call_back(place, backend):
+    def work():
+        return from_thread.run(library), from_thread.run_sync(sniffio.current_async_library)
+
+    async def main():
+        return await to_thread.run_sync(work)
+
+    assert place(lambda: anysync.run(main())) == (backend, backend)
+
+
+def test_what_one_call_makes_the_next_uses(place):
+    async def make():
+        return anyio.Event(), *anyio.create_memory_object_stream(1)
+
+    async def use(event, send, receive):
+        with send, receive:
+            event.set()
+            await event.wait()
+            await send.send("item")
+            return await receive.receive()
+
+    def calls():
+        with opened():
+            return anysync.run(use(*anysync.run(make())))
+
+    assert place(calls) == "item"
+
+
+def test_context_variables_flow_in_and_into_a_context_of_ones_own(place):
+    async def change():
+        seen = var.get()
+        await anyio.sleep(0)
+        var.set("changed")
+        return seen
+
+    def calls():
+        token, context = var.set("caller's"), copy_context()
+        try:
+            seen = anysync.run(change()), anysync.run(change(), context=context)
+            return seen, var.get(), context[var]
+        finally:
+            var.reset(token)
+
+    assert place(calls) == (("caller's", "caller's"), "caller's", "changed")
+
+
+def test_an_entered_context_is_refused(place):
+    context = copy_context()
+    error = place(lambda: context.run(outcome, lambda: anysync.run(library(), context=context)))
+    assert type(error) is RuntimeError
+    assert "entered already" in str(error)
+
+
+def test_a_submitted_call_is_cancelled_with_its_future(place):
+    async def endless():
+        begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    def calls():
+        future = anysync.wrap_coroutine(endless()).submit()
+        assert begun.wait(30)
+        future.cancel()
+        assert cancelled.wait(30)
+        return outcome(lambda: future.result(30))
+
+    begun, cancelled = threading.Event(), threading.Event()
+    assert type(place(calls)) is CancelledError
+
+
+def test_a_submitted_call_tells_its_outcome(place):
+    async def fails():
+        await anyio.sleep(0)
+        raise raised
+
+    raised = Oops()
+    assert place(lambda: outcome(lambda: anysync.wrap_coroutine(fails()).submit().result(30))) is raised
+
+
+# generators
+
+
+def test_a_generator_lives_in_one_task_and_one_context(place):
+    log = []
+    assert place(lambda: list(numbers(log))) == [0, 1, 2]
+    assert log == [True]
+
+
+def test_items_are_sent(place):
+    def steps():
+        generator = numbers()
+        return next(generator), generator.send("sent"), list(generator)
+
+    assert place(steps) == (0, "sent", [1, 2])
+
+
+def close(generator):
+    generator.close()
+    with pytest.raises(StopIteration):
+        next(generator)
+
+
+def close_in_another_thread(generator):
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(generator.close).result(30)
+
+
+def throw(generator):
+    error = Oops()
+    raised = outcome(lambda: generator.throw(error))
+    assert error in (raised, *getattr(raised, "exceptions", ()))
+
+
+def leave(generator):
+    for _ in generator:
+        break
+
+
+@pytest.mark.parametrize("end", [close, close_in_another_thread, throw, leave])
+def test_a_generator_that_is_ended_early_cleans_up_in_its_task(place, end):
+    def steps():
+        generator = numbers(log)
+        next(generator)
+        end(generator)
+        generator.close()
+
+    log = []
+    place(steps)
+    assert log == [True]
+
+
+def test_a_dropped_generator_cleans_up(place):
+    @anysync.generator
+    async def items():
+        try:
+            yield 1
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0)
+            cleaned_up.set()
+
+    cleaned_up = threading.Event()
+    place(lambda: next(items()))
+    gc.collect()
+    assert cleaned_up.wait(30)
+
+
+def test_a_scope_that_expires_between_two_steps_cancels_the_next(place):
+    @anysync.generator
+    async def items():
+        with anyio.move_on_after(0.01) as scope:
+            expired.append(scope)
+            yield 1
+            await anyio.sleep_forever()
+        yield scope.cancelled_caught
+
+    async def expired_by_now():
+        await anyio.sleep(0)
+        return expired[0].cancel_called
+
+    def steps():
+        generator = items()
+        first = next(generator)
+        while not anysync.run(expired_by_now()):
+            pass
+        second = next(generator)
+        generator.close()
+        return first, second
+
+    expired = []
+    assert place(steps) == (1, True)
+
+
+def test_an_async_iterator_is_iterated(place):
+    async def fill():
+        send, receive = anyio.create_memory_object_stream(3)
+        with send:
+            for number in range(3):
+                await send.send(number)
+        return receive
+
+    def steps():
+        with opened(), anysync.run(fill()) as stream:
+            return list(anysync.wrap_async_iterator(stream))
+
+    assert place(steps) == [0, 1, 2]
+
+
+def test_several_threads_step_one_generator(place):
+    def steps():
+        generator = numbers(log)
+        with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as two:
+            items = [pool.submit(next, generator).result(30) for pool in (one, two, one)]
+            two.submit(generator.close).result(30)
+        return items
+
+    log = []
+    assert place(steps) == [0, 1, 2]
+    assert log == [True]
+
+
+def test_what_raises_in_a_step_reaches_who_made_it(place):
+    @anysync.generator
+    async def items():
+        yield 1
+        raise raised
+
+    def steps():
+        generator = items()
+        next(generator)
+        return outcome(lambda: next(generator)), outcome(lambda: next(generator))
+
+    for raised in Oops(), Stop(), SystemExit(), KeyboardInterrupt():
+        first, second = place(steps)
+        assert first is raised
+        assert type(second) is StopIteration
+
+
+# context managers
+
+
+def test_background_work_goes_on_during_the_body(place):
+    async def beat(beats):
+        while True:
+            await anyio.sleep(0.001)
+            beats.release()
+
+    @anysync.contextmanager
+    async def heart():
+        async with anyio.create_task_group() as tasks:
+            beats = threading.Semaphore(0)
+            tasks.start_soon(beat, beats)
+            yield beats
+            tasks.cancel_scope.cancel()
+
+    def body():
+        with heart() as beats:
+            return [beats.acquire(timeout=30) for _ in range(3)]
+
+    assert place(body) == [True] * 3
+
+
+def test_enter_and_exit_are_of_one_task_and_context(place):
+    @anysync.contextmanager
+    async def entered():
+        with one_task_and_context(log):
+            yield var.get()
+
+    def body():
+        with entered() as value:
+            return value, var.get()
+
+    log = []
+    assert place(body) == ("inside", "unset")
+    assert log == [True]
+
+
+def test_what_the_body_raises_is_raised_in_the_manager(place):
+    @anysync.contextmanager
+    async def handles():
+        try:
+            yield
+        except Oops as error:
+            await anyio.sleep(0)
+            log.append(error)
+
+    @anysync.contextmanager
+    async def passes():
+        yield
+
+    def body():
+        with handles():
+            raise raised
+        with passes():
+            raise raised
+
+    log, raised = [], Oops()
+    assert place(lambda: outcome(body)) is raised
+    assert log == [raised]
+
+
+def test_a_child_that_fails_cancels_the_manager_at_once(place):
+    async def fails():
+        await go_on.wait()
+        raise Oops
+
+    @anysync.contextmanager
+    async def group():
+        nonlocal go_on
+        go_on = anyio.Event()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(fails)
+                try:
+                    yield
+                except BaseException as error:
+                    log.append(isinstance(error, anyio.get_cancelled_exc_class()))
+                    raise
+        finally:
+            told.set()
+
+    async def let_it_fail():
+        go_on.set()
+
+    def body():
+        with group():
+            anysync.run(let_it_fail())
+            assert told.wait(30)
+            log.append("body")
+
+    go_on, log, told = None, [], threading.Event()
+    error = place(lambda: outcome(body))
+    assert type(error) is ExceptionGroup
+    assert [type(one) for one in error.exceptions] == [Oops]
+    assert log == [True, "body"]
+
+
+def test_the_loop_goes_on_for_others_after_a_body_that_was_left_by_an_exit(place, backend):
+    @anysync.contextmanager
+    async def manager():
+        yield
+
+    def body():
+        with manager():
+            raise SystemExit
+
+    assert type(place(lambda: outcome(body))) is SystemExit
+    assert place(lambda: library().run()) == backend
+
+
+# where it runs
+
+
+def test_plain_code_runs_in_its_own_thread(backend):
+    def calls():
+        with opened() as tasks:
+            return threading.current_thread(), thread().run(), next(of_thread()), type(tasks)
+
+    @anysync.generator
+    async def of_thread():
+        yield threading.current_thread()
+
+    for call in calls, partial(in_thread, backend, calls):
+        here, called, stepped, _ = call()
+        assert here is called is stepped
+
+
+def test_code_in_a_loop_runs_on_the_background_thread_of_that_library(backend):
+    used = {in_loop(backend, lambda: thread().run()) for _ in range(2)}
+    used |= set(inline(backend, lambda: [thread().run(), thread().run()]))
+    assert [one.name for one in used] == ["anysync background"]
+    assert in_loop(backend, lambda: library().run()) == backend
+    other = {"asyncio": "trio", "trio": "asyncio"}[backend]
+    anysync.configure(backend=other)  # which is for plain code
+    assert {in_loop(backend, lambda: thread().run())} == used
+    assert not used & {in_loop(other, lambda: thread().run())}
+
+
+def test_code_on_the_background_thread_has_a_thread_for_each_call(backend):
+    used = nested(backend, lambda: [thread().run() for _ in range(2)])
+    assert len({*used}) == 2
+    assert not [one for one in used if one.is_alive()]
+    with_affinity = nested(backend, lambda: in_with(backend, lambda: [thread().run(), thread().run()]))
+    assert len({*with_affinity}) == 1
+
+
+def test_a_loop_is_kept_until_its_thread_ends(backend):
+    async def token():
+        return anyio.lowlevel.current_token()
+
+    def calls():
+        return [anysync.run(token()) for _ in range(3)]
+
+    first, *others = in_thread(backend, calls)
+    assert others == [first, first]
+    assert in_thread(backend, calls)[0] != first
+
+
+def test_what_is_open_is_left_when_its_thread_ends(backend):
+    @anysync.contextmanager
+    async def left_open():
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0)
+            left.append(sniffio.current_async_library())
+
+    left = []
+    in_thread(backend, lambda: left_open().__enter__())
+    assert left == [backend]
+
+
+def test_a_runner_has_its_own(backend):
+    with anysync.Runner(name="own", backend=backend) as runner:
+        assert runner.run(library()) == backend
+        assert runner.run(thread()).name == "own"
+        assert runner.submit(library()).result(30) == backend
+        assert list(runner.iterate(numbers())) == [0, 1, 2]
+        with runner.enter(opened()):
+            assert in_loop(backend, lambda: runner.run(thread())).name == "own"
+    assert type(outcome(lambda: runner.run(library()))) is RuntimeError
+
+
+def test_a_runner_that_is_closed_ends_what_is_open_and_what_is_under_way(backend):
+    async def endless():
+        begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.append("call")
+
+    @anysync.generator
+    async def items():
+        try:
+            yield
+        finally:
+            ended.append("generator")
+
+    begun, ended = threading.Event(), []
+    runner = anysync.Runner(backend=backend)
+    generator = runner.iterate(items())
+    next(generator)
+    future = runner.submit(endless())
+    assert begun.wait(30)
+    runner.close()
+    assert sorted(ended) == ["call", "generator"]
+    assert "closed" in str(outcome(lambda: future.result(30)))
+    assert "closed" in str(outcome(lambda: next(generator)))
+
+
+def test_a_generator_begun_on_one_loop_refuses_its_own_loops_sync_code(backend):
+    @anysync.generator
+    async def items():
+        yield outcome(lambda: next(generator))
+
+    generator = items()
+    error = next(generator)
+    assert type(error) is RuntimeError
+    generator.close()
+
+
+# the choice
+
+
+def other(backend):
+    return {"asyncio": "trio", "trio": "asyncio"}[backend]
+
+
+def test_a_call_chooses_the_backend(place, backend):
+    assert place(lambda: library().run(backend=other(backend))) == other(backend)
+    assert place(lambda: anysync.run(library(), backend=other(backend))) == other(backend)
+    assert place(lambda: library().submit(backend=other(backend)).result(30)) == other(backend)
+
+
+def test_a_decorator_chooses_the_backend(place, backend):
+    async def function():
+        await anyio.sleep(0)
+        return sniffio.current_async_library()
+
+    async def generator_function():
+        await anyio.sleep(0)
+        yield sniffio.current_async_library()
+
+    class Items:
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self):
+            return await function()
+
+    def entered(manager):
+        with manager as value:
+            return value
+
+    chosen = other(backend)
+    decorated = {
+        anysync.anysync(backend=chosen)(function): lambda coro: coro.run(),
+        anysync.coroutine(backend=chosen)(function): anysync.run,
+        anysync.anysync(backend=chosen)(generator_function): next,
+        anysync.generator(backend=chosen)(generator_function): next,
+        anysync.iterator(backend=chosen)(lambda: Items()): next,
+        anysync.contextmanager(backend=chosen)(generator_function): entered,
+    }
+    for make, use in decorated.items():
+        assert place(lambda make=make, use=use: use(make())) == chosen
+    call = anysync.coroutine(backend=chosen)(function)
+    assert place(lambda: call().run(backend=backend)) == backend
+
+
+def test_a_decorator_with_a_backend_is_awaited_as_ever(backend):
+    @anysync.anysync(backend=other(backend))
+    async def function():
+        return sniffio.current_async_library()
+
+    async def main():
+        return await function()
+
+    assert anyio.run(main, backend=backend) == backend
+
+
+uses_of_a_backend = pytest.mark.parametrize(
+    "use",
+    [
+        lambda backend: anysync.configure(backend=backend),
+        lambda backend: anysync.Runner(backend=backend),
+        lambda backend: anysync.anysync(backend=backend),
+        lambda backend: anysync.coroutine(backend=backend),
+        lambda backend: anysync.generator(backend=backend),
+        lambda backend: anysync.iterator(backend=backend),
+        lambda backend: anysync.contextmanager(backend=backend),
+        lambda backend: library().run(backend=backend),
+        lambda backend: library().submit(backend=backend),
+        lambda backend: anysync.run(library(), backend=backend),
+    ],
+)
+
+
+@uses_of_a_backend
+def test_an_unknown_backend_is_refused(use):
+    with pytest.raises(ValueError, match="unknown backend 'curio': there are 'asyncio' and 'trio'"):
+        use("curio")
+
+
+@uses_of_a_backend
+def test_a_backend_that_is_not_installed_is_refused(use, monkeypatch):
+    monkeypatch.delitem(sys.modules, "trio", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"the backend 'trio' needs trio: pip install 'anysync\[trio\]'"):
+        use("trio")
+
+
+def test_options_are_those_of_the_backend():
+    for backend, wrong, known in [
+        ("trio", "use_uvloop", "'clock', 'instruments' and 'strict_exception_groups'"),
+        ("asyncio", "clock", "'debug', 'loop_factory' and 'use_uvloop'"),
+    ]:
+        for take in anysync.configure, anysync.Runner:
+            with pytest.raises(TypeError) as caught:
+                take(backend=backend, backend_options={wrong: None})
+            assert str(caught.value) == f"unknown backend options '{wrong}': {backend} has {known}"
+
+
+def test_options_of_trio_are_trios():
+    class Instrument:
+        ran = 0
+
+        def before_task_step(self, task):
+            self.ran += 1
+
+    instrument = Instrument()
+    with anysync.Runner(backend="trio", backend_options={"instruments": [instrument]}) as runner:
+        runner.run(library())
+    assert instrument.ran
+
+
+# what trio and we do to a thread
+
+
+def state_of_the_thread():
+    return (
+        sys.get_asyncgen_hooks(),
+        getattr(sniffio.thread_local, "name", None),
+        signal.getsignal(signal.SIGINT),
+        signal.set_wakeup_fd(-1),
+    )
+
+
+def test_a_thread_is_left_as_it_was_found(backend):
+    before = state_of_the_thread()
+    library().run()
+    with opened():
+        assert state_of_the_thread() == before
+    assert state_of_the_thread() == before
+
+
+def test_a_loop_of_ones_own_runs_beside_the_kept_one(backend):
+    async def main():
+        await anyio.sleep(0)
+        return sniffio.current_async_library(), library().run()
+
+    library().run()
+    assert anyio.run(main, backend="trio") == ("trio", "trio")
+    with opened():
+        assert anyio.run(main, backend="trio") == ("trio", "trio")
+        assert anyio.run(main, backend="asyncio") == ("asyncio", "asyncio")
+    assert library().run() == backend
+
+
+def test_the_private_names_of_trio_are_what_they_were():
+    from inspect import signature
+
+    from trio._core import _run
+
+    assert [*signature(_run.setup_runner).parameters] == [
+        "clock",
+        "instruments",
+        "restrict_keyboard_interrupt_to_checkpoints",
+        "strict_exception_groups",
+    ]
+    assert [*signature(_run.unrolled_run).parameters] == [
+        "runner",
+        "async_fn",
+        "args",
+        "host_uses_signal_set_wakeup_fd",
+    ]
+    assert isinstance(_run.GLOBAL_RUN_CONTEXT, threading.local)
+
+
+def test_what_a_call_used_dies_with_it(backend):
+    class Thing:
+        pass
+
+    async def uses(argument, fails):
+        await anyio.sleep(0)
+        result = Thing()
+        things.append(weakref.ref(result))
+        if fails:
+            raise Oops(result)
+        return result
+
+    def use(fails):
+        thing = Thing()
+        things.append(weakref.ref(thing))
+        with suppress(Oops):
+            anysync.run(uses(thing, fails))
+
+    things = []
+    library().run()
+    gc.collect()
+    gc.disable()
+    try:
+        for fails in False, True:
+            use(fails)
+        library().run()  # trio keeps the last task's outcome until its next turn
+        assert [reference() for reference in things] == [None] * 4
+    finally:
+        gc.enable()

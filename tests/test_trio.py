@@ -1,0 +1,329 @@
+"""trio in processes of their own: Ctrl-C, forks, interpreter exit, and the choice by the environment."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+import scripts
+import sniffio
+import trio
+from scripts import FORKS, fork, raised, script, send_after
+
+import anysync
+
+places = pytest.mark.parametrize("place", ["plainly", "in_trio"])
+
+
+def plainly(function):
+    anysync.configure(backend="trio")
+    return function()
+
+
+def in_trio(function):
+    async def main():
+        return function()
+
+    # as in a notebook: Ctrl-C is not for `trio.run` to handle
+    handler = signal.signal(signal.SIGINT, lambda *args: signal.default_int_handler(*args))
+    try:
+        return trio.run(main)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+@anysync.coroutine
+async def works():
+    await trio.sleep(0)
+    return sniffio.current_async_library()
+
+
+async def clean_up(log):
+    with trio.CancelScope(shield=True):
+        await trio.sleep(0)
+    log.append("clean")
+
+
+async def waits(event, log):
+    try:
+        trio.lowlevel.current_trio_token().run_sync_soon(event.set)
+        await trio.sleep_forever()
+    except trio.Cancelled:
+        log.append("cancelled")
+        raise
+    finally:
+        await clean_up(log)
+
+
+@anysync.generator
+async def items(event, log):
+    try:
+        yield 1
+        await waits(event, log)
+        yield 2
+    finally:
+        await clean_up(log)
+
+
+@anysync.contextmanager
+async def manager(log):
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        try:
+            yield
+        finally:
+            await clean_up(log)
+            nursery.cancel_scope.cancel()
+
+
+@places
+@script
+def test_ctrl_c_cancels_the_coroutine_and_is_raised_after_its_clean_up(place):
+    def call():
+        event, log = threading.Event(), []
+        thread = send_after(event)
+        error = raised(lambda: anysync.run(waits(event, log)))
+        thread.join()
+        assert (type(error), log) == (KeyboardInterrupt, ["cancelled", "clean"])
+        assert works().run() == "trio"
+
+    globals()[place](call)
+
+
+@places
+@script
+def test_ctrl_c_in_a_step_ends_the_generator(place):
+    def call():
+        event, log = threading.Event(), []
+        generator = items(event, log)
+        next(generator)
+        thread = send_after(event)
+        error = raised(lambda: next(generator))
+        thread.join()
+        assert (type(error), log) == (KeyboardInterrupt, ["cancelled", "clean", "clean"])
+        assert type(raised(lambda: next(generator))) is StopIteration
+        assert works().run() == "trio"
+
+    globals()[place](call)
+
+
+@places
+@script
+def test_ctrl_c_in_the_body_of_a_with_is_seen_by_its_exit(place):
+    def body(log):
+        with manager(log):
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait(scripts.WATCHDOG)
+
+    def call():
+        log = []
+        error = raised(lambda: body(log))
+        assert log == ["clean"]
+        assert type(error) in (KeyboardInterrupt, BaseExceptionGroup)
+        assert works().run() == "trio"
+
+    globals()[place](call)
+
+
+@places
+@script
+def test_a_second_ctrl_c_breaks_into_the_clean_up(place):
+    async def waits_twice():
+        try:
+            trio.lowlevel.current_trio_token().run_sync_soon(first.set)
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                trio.lowlevel.current_trio_token().run_sync_soon(second.set)
+                await trio.sleep_forever()
+
+    def call():
+        thread = send_after(first, second)
+        assert type(raised(lambda: anysync.run(waits_twice()))) is KeyboardInterrupt
+        thread.join()
+        assert works().run() == "trio"
+
+    first, second = threading.Event(), threading.Event()
+    globals()[place](call)
+    os._exit(0)  # what was broken off in the background is still there
+
+
+@places
+@script
+def test_a_signal_handler_may_call_while_the_call_that_it_broke_into_waits(place):
+    def handler(*_):
+        results.append(works().run(backend="trio"))
+        go_on.set()
+
+    async def waits_for_handler():
+        trio.lowlevel.current_trio_token().run_sync_soon(event.set)
+        await trio.to_thread.run_sync(go_on.wait)
+        return "done"
+
+    event, go_on, results = threading.Event(), threading.Event(), []
+    signal.signal(signal.SIGUSR1, handler)
+    thread = send_after(event, signum=signal.SIGUSR1)
+    assert globals()[place](lambda: anysync.run(waits_for_handler())) == "done"
+    thread.join()
+    assert results == ["trio"]
+
+
+@places
+@script(options=FORKS)
+def test_a_child_and_its_parent_go_on_after_a_fork(place):
+    def child():
+        for use in lambda: next(generator), lambda: opened.__exit__(None, None, None):
+            assert "fork" in str(raised(use))
+        assert works().run(backend="trio") == "trio"
+        assert scripts.in_loop(lambda: works().run(backend="trio")) == "trio"
+        assert trio.run(trio.sleep, 0) is None
+        assert log == []
+
+    def call():
+        nonlocal generator, opened
+        generator, opened = items(threading.Event(), log), manager(log)
+        assert next(generator) == 1
+        opened.__enter__()
+        works().run()
+        if place == "plainly":
+            assert fork(child) == 0
+        else:  # whose child has trio running in its only thread
+            thread = threading.Thread(target=lambda: codes.append(fork(child)))
+            thread.start()
+            thread.join()
+            assert codes == [0]
+        assert log == []
+        opened.__exit__(None, None, None)
+        generator.close()
+        assert log == ["clean", "clean"]
+        assert works().run() == "trio"
+
+    generator = opened = None
+    log, codes = [], []
+    globals()[place](call)
+
+
+@script(out="clean with\nclean generator\nclean task\n")
+def test_what_is_open_at_exit_is_cleaned_up():
+    @anysync.contextmanager
+    async def left_open(name):
+        try:
+            yield
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(0.01)
+            print("clean", name, flush=True)
+
+    @anysync.generator
+    async def left_generator():
+        async with left_open("generator"):
+            yield 1
+
+    async def left_task(begun):
+        async with left_open("task"):
+            begun.set()
+            await trio.sleep_forever()
+
+    async def opened():
+        return None
+
+    global kept  # until the interpreter ends
+    anysync.configure(backend="trio")
+    kept = [left_open("with"), left_generator()]
+    kept[0].__enter__()
+    kept[0].__exit__(None, None, None)
+    next(kept[1])
+    kept[1].close()
+    begun = threading.Event()
+    kept.append(anysync.wrap_coroutine(left_task(begun)).submit())
+    begun.wait()
+
+
+@pytest.mark.parametrize("place", ["plainly", "in_trio", "runner"])
+@script(within=3)
+def test_open_objects_of_every_kind_do_not_disturb_the_exit(place):
+    def leave():
+        run = runner.run if place == "runner" else anysync.run
+        assert run(works()) == "trio"
+        left = manager(log) if place != "runner" else runner.enter(manager(log))
+        left.__enter__()
+        generator = items(threading.Event(), log)
+        generator = generator if place != "runner" else runner.iterate(generator)
+        next(generator)
+        event = threading.Event()
+        submit = runner.submit if place == "runner" else lambda coro: anysync.wrap_coroutine(coro).submit()
+        kept.extend([left, generator, submit(waits(event, log))])
+        event.wait()
+
+    global kept
+    kept, log = [], []
+    runner = anysync.Runner(backend="trio")
+    if place == "runner":
+        leave()
+    else:
+        globals()[place](leave)
+
+
+@script(within=3)
+def test_daemon_threads_inside_calls_do_not_disturb_the_exit():
+    def call(place):
+        event, log = threading.Event(), []
+        thread = threading.Thread(target=lambda: place(lambda: anysync.run(waits(event, log))), daemon=True)
+        thread.start()
+        event.wait()
+
+    def in_plain_trio(function):
+        async def main():
+            return function()
+
+        return trio.run(main)
+
+    call(plainly)
+    call(in_plain_trio)
+
+
+@script
+def test_short_threads_leave_no_descriptors_and_no_threads():
+    def figures():
+        gc.collect()
+        return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+    def use():
+        thread = threading.Thread(target=lambda: works().run(backend="trio"))
+        thread.start()
+        thread.join()
+
+    if not os.path.isdir("/proc/self/fd"):
+        return
+    use()
+    before = figures()
+    for _ in range(50):
+        use()
+    assert figures() == before
+
+
+def python(code, **environment):
+    command = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | environment)
+
+
+def test_the_environment_chooses_the_backend():
+    code = "import anysync, sniffio\nasync def library(): return sniffio.current_async_library()\n"
+    code += "print(anysync.run(library()), anysync.run(library(), backend='asyncio'))"
+    for chosen in "trio", "asyncio", "":
+        done = python(code, ANYSYNC_BACKEND=chosen)
+        assert (done.stdout, done.stderr) == (f"{chosen or 'asyncio'} asyncio\n", "")
+
+
+def test_an_unknown_backend_in_the_environment_is_an_import_error():
+    done = python("import anysync", ANYSYNC_BACKEND="curio")
+    last = done.stderr.splitlines()[-1]
+    assert last == "ImportError: ANYSYNC_BACKEND must be asyncio, trio or unset, not 'curio'"
+
+
+def test_neither_the_package_nor_asyncio_code_imports_trio():
+    code = "import anysync, asyncio, sys\nanysync.run(asyncio.sleep(0))\nprint('trio' in sys.modules)"
+    assert python(code).stdout == "False\n"
