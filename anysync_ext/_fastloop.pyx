@@ -93,7 +93,7 @@ def load(double spin, watch):
 
 
 class ThreadState(_local):
-    kept = keeper = kept_on_trio = keeper_on_trio = busy = server = trio = None
+    kept = keeper = kept_on_trio = keeper_on_trio = busy = server = home = trio = None
 
 
 thread = ThreadState()
@@ -523,7 +523,7 @@ cdef class Drive:
     """Guarantees. `driver` is the number of the thread that drives, or 0; it changes in critical sections."""
 
     cdef public object loop, own_loop, open, gone, followers
-    cdef public bint transient
+    cdef public bint alone, transient
     cdef bint entered
     cdef LoopState state
     cdef tuple hooks
@@ -877,6 +877,12 @@ cdef bint park(Lock lock, double until) noexcept nogil:
     return PyThread_acquire_lock_timed(lock, microseconds, 0) == PY_LOCK_ACQUIRED
 
 
+cdef bint may_go_home() except -1:
+    """Whether a loop may wait for this thread, as for a worker thread of anyio's: see `_home_host`."""
+    library = modules.get("anyio._core._eventloop")
+    return library is not None and getattr(library.threadlocals, "current_token", None) is not None
+
+
 cdef class BaseCoroutine:
     """What a coroutine of both worlds does often: to be awaited, and to be run."""
 
@@ -915,7 +921,7 @@ cdef class BaseCoroutine:
         """
         if timeout is None and context is None and backend is None and self.backend is None and may_be_direct:
             kept = this_thread.kept
-            if kept is not None and getattr(self.coro, "cr_await", None) is None:
+            if kept is not None and ((<Drive>kept).alone or not may_go_home()) and getattr(self.coro, "cr_await", None) is None:
                 result = (<Drive>kept).run(self.coro)
                 if result is not None:
                     return result()

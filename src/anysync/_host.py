@@ -33,6 +33,8 @@ class Process:
     def __init__(self) -> None:
         #: where plain sync code runs its coroutines
         self.backend = default_backend
+        #: whether worker threads of anyio's are served by the loop that waits for them
+        self.go_home = True
         #: how loops of each backend are made: as `asyncio.Runner` takes it, and as `trio.run`
         self.defaults: dict[str, dict[str, Any]] = {"asyncio": {}, "trio": {}}
         #: whether `exit` has been called, or never will be
@@ -135,6 +137,25 @@ if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=process.about_to_fork, after_in_parent=process.has_forked)
 
 
+def new_loop(
+    backend: str,
+    make_loop: Callable[[], asyncio.AbstractEventLoop],
+    options: dict[str, Any] | None = None,
+    *,
+    mailbox: bool = False,
+) -> tuple[asyncio.AbstractEventLoop, Callable[[], object]]:
+    """Return a new loop, and what closes it: what the options say, or what `make_loop` returns on asyncio."""
+    options = process.defaults[backend] | (options or {})
+    if backend == "trio":
+        with importing:
+            from ._on_trio import TrioLoop
+
+        loop: Any = TrioLoop(options, mailbox=mailbox)
+        return loop, loop.close
+    runner = asyncio.Runner(loop_factory=options.get("loop_factory") or make_loop, debug=options.get("debug"))
+    return runner.get_loop(), runner.close
+
+
 class Host:
     """One event loop, and who drives it.
 
@@ -144,31 +165,17 @@ class Host:
 
     exit_order: int
 
-    def __init__(
-        self,
-        backend: str,
-        make_loop: Callable[[], asyncio.AbstractEventLoop],
-        options: dict[str, Any] | None = None,
-        *,
-        mailbox: bool = False,
-    ) -> None:
-        options = process.defaults[backend] | (options or {})
+    def __init__(self, backend: str, loop: asyncio.AbstractEventLoop, end_loop: Callable[[], object]) -> None:
         self.backend = backend
+        self.loop = loop
+        self._end_loop = end_loop
+        self._call_type = Call
         self._session_type = Session
         if backend == "trio":
             with importing:
-                from ._on_trio import TrioLoop, TrioSession
+                from ._on_trio import TrioSession
 
-            trio_loop: Any = TrioLoop(options, mailbox=mailbox)
-            self.loop: asyncio.AbstractEventLoop = trio_loop
             self._session_type = TrioSession
-            self._end_loop = self.loop.close
-        else:
-            runner = asyncio.Runner(
-                loop_factory=options.get("loop_factory") or make_loop, debug=options.get("debug")
-            )
-            self.loop = runner.get_loop()
-            self._end_loop = runner.close
         self.open: set[object] = set()
         #: what was submitted, until its future has been told the outcome
         self.futures: dict[BaseCall, Future[Any]] = {}
@@ -178,14 +185,14 @@ class Host:
 
     def run(self, coro: "Coro", timeout: float | None, context: Context | None) -> Callable[[], Any]:
         """Run `coro` to its end; return what returns or raises its outcome."""
-        call = Call(self.loop, coro, timeout, context)
+        call = self._call_type(self.loop, coro, timeout, context)
         self.perform(call)
         return call.take()
 
     def submit(self, coro: "Coro", context: Context | None) -> "Future[Any]":
         """Start `coro`; return a future of its outcome, whose `cancel()` cancels it."""
         future: Future[Any] = Future()
-        call = Call(self.loop, coro, None, context)
+        call = self._call_type(self.loop, coro, None, context)
         call.on_done = partial(self._resolve, call, future)
         future.add_done_callback(partial(self._pass_cancel, call))
         self.futures[call] = future

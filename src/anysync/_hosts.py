@@ -3,6 +3,7 @@
 import sys
 
 from ._core import running, thread
+from ._home_host import home
 from ._host import Host, process as process
 from ._kept_host import Keeper, KeptHost
 from ._thread_host import ThreadHost, awaited
@@ -13,6 +14,9 @@ def here(backend: str | None = None) -> Host:
     busy = None if thread.busy is None else process.busy()  # first: it may undo what an interrupt left
     library = running()
     if busy is None and library is None:
+        at_home = home(backend)
+        if at_home is not None:
+            return at_home
         backend = backend or process.backend
         kept = thread.kept if backend == "asyncio" else thread.kept_on_trio
         return _keep(backend) if kept is None or kept.gone is not None else kept

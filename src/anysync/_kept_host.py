@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._calls import Call, cancel_interrupted, interrupted, keep_for_good, see_through
 from ._core import BaseCall, Drive, Latch, running, thread
-from ._host import Host, new_thread, process, start
+from ._host import Host, new_loop, new_thread, process, start
 from ._on_asyncio import Loop, kept_loop
 
 if TYPE_CHECKING:
@@ -103,9 +103,10 @@ class KeptHost(Drive, Host):
 
     def __init__(self, backend: str = "asyncio", *, transient: bool = False) -> None:
         Drive.__init__(self)
-        Host.__init__(self, backend, kept_loop)
+        Host.__init__(self, backend, *new_loop(backend, kept_loop))
         self.transient = transient
         self._owner = get_ident()
+        self.alone = self._owner == process.main_thread
         self.followers: deque[_Turn] = deque()
         #: the call that the driver turns the loop for
         self._turning: BaseCall | None = None

@@ -32,7 +32,53 @@ _DESCRIPTORS = {"the mailbox's": None, "trio's": None}
 Callback = tuple[Context, Callable[..., object], tuple[Any, ...]]
 
 
-class TrioLoop:
+class _LoopOnTrio:
+    """What calls and sessions use of an asyncio loop, where trio runs."""
+
+    def __init__(self) -> None:
+        #: sessions between two steps
+        self.waiting: set[TrioSession] = set()
+
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> None:
+        raise NotImplementedError
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> "TrioTask":
+        """Call back after so many seconds, unless what is returned is cancelled before."""
+
+        async def later() -> None:
+            await trio.sleep(delay)
+            callback()
+
+        return self.create_task(later(), context=Context())
+
+    def create_task(self, coro: Coroutine[Any, Any, Any], *, context: Context) -> "TrioTask":
+        task = TrioTask(self, coro)
+        self.call_soon(task.start, context, context=Context())
+        return task
+
+    def get_debug(self) -> bool:
+        return False
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        import logging
+
+        logging.getLogger("anysync").error(context["message"], exc_info=context["exception"])
+
+
+class HomeOnTrio(_LoopOnTrio):
+    """A run of trio that is somebody else's."""
+
+    def __init__(self, token: trio.lowlevel.TrioToken) -> None:
+        super().__init__()
+        self._token = token
+
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> None:
+        self._token.run_sync_soon((context or copy_context()).run, partial(callback, *args))
+
+    call_soon_threadsafe = call_soon
+
+
+class TrioLoop(_LoopOnTrio):
     """A run of trio, with those methods of an asyncio loop that hosts, calls and sessions use.
 
     Guarantees. One thread at a time turns it, in `run_forever`: there, and only there, the run is that
@@ -41,6 +87,7 @@ class TrioLoop:
     """
 
     def __init__(self, options: "Mapping[str, Any]", mailbox: bool) -> None:
+        super().__init__()
         self._callbacks: deque[Callback] = deque()
         self.state = LoopState()
         self.state.eager = False
@@ -51,8 +98,6 @@ class TrioLoop:
         self._scheduled = ()  # timers are tasks
         self._thread_id = 0
         self._end = trio.CancelScope()
-        #: sessions between two steps
-        self.waiting: set[TrioSession] = set()
         outer, hooks = _swap({}), sys.get_asyncgen_hooks()
         try:
             self._runner = Context().run(
@@ -200,28 +245,6 @@ class TrioLoop:
         with suppress(OSError):  # closed
             self._runner.io_manager.force_wakeup()
 
-    def call_later(self, delay: float, callback: Callable[[], object]) -> "TrioTask":
-        """Call back after so many seconds, unless what is returned is cancelled before."""
-
-        async def later() -> None:
-            await trio.sleep(delay)
-            callback()
-
-        return self.create_task(later(), context=Context())
-
-    def create_task(self, coro: Coroutine[Any, Any, Any], *, context: Context) -> "TrioTask":
-        task = TrioTask(self, coro)
-        self.call_soon(task.start, context, context=Context())
-        return task
-
-    def get_debug(self) -> bool:
-        return False
-
-    def call_exception_handler(self, context: dict[str, Any]) -> None:
-        import logging
-
-        logging.getLogger("anysync").error(context["message"], exc_info=context["exception"])
-
 
 class TrioTask:
     """A task of trio, with those methods of asyncio's that calls and sessions use.
@@ -229,7 +252,7 @@ class TrioTask:
     It is cancelled as a whole, by a scope around its coroutine: that is for good, as always in trio.
     """
 
-    def __init__(self, loop: TrioLoop, coro: Coroutine[Any, Any, Any]) -> None:
+    def __init__(self, loop: _LoopOnTrio, coro: Coroutine[Any, Any, Any]) -> None:
         self._loop = loop
         self._coro: Coroutine[Any, Any, Any] | None = coro
         self._scope = trio.CancelScope()
@@ -372,13 +395,3 @@ def _wakes_on_signals(descriptor: int) -> Generator[None]:
         found = signal.set_wakeup_fd(before)
         if found != descriptor:
             signal.set_wakeup_fd(found)
-
-
-def kept_loop(options: "Mapping[str, Any]") -> TrioLoop:
-    """Return a run of trio for a thread to keep."""
-    return TrioLoop(options, mailbox=False)
-
-
-def mailbox_loop(options: "Mapping[str, Any]") -> TrioLoop:
-    """Return a run of trio for a thread of its own."""
-    return TrioLoop(options, mailbox=True)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar as TypeVarWithDefault
 
+    from ._home_host import HomeHost
     from ._host import Host
     from ._kept_host import Keeper, KeptHost
     from ._on_asyncio import Loop
@@ -79,6 +80,8 @@ class ThreadState(_local):
     busy: "tuple[KeptHost, FrameType] | None" = None
     #: the host whose own thread this is
     server: "ThreadHost | None" = None
+    #: the host of the loop that waits for this thread
+    home: "HomeHost | None" = None
     #: the run of trio that this thread is turning, if it is one of ours
     trio: "TrioLoop | None" = None
 
@@ -580,6 +583,9 @@ class Drive:
     Guarantees. One entry of a dictionary names the thread that drives; it is taken by an atomic
     `setdefault`, so that a thread that was interrupted finds its own name and goes on.
     """
+
+    #: whether no loop can wait for the thread, which is the main one: a short cut of the compiled core
+    alone = False
 
     def __init__(self) -> None:
         self._driver: dict[str, int] = {}

@@ -145,8 +145,9 @@ def configure(
     backend: str | None = None,
     backend_options: Mapping[str, Any] | None = None,
     stall_warning: float | None = None,
+    go_home: bool | None = None,
 ) -> None:
-    """Set how this process's event loops are made, and when to warn of a blocked one.
+    """Set where this process's coroutines run, how loops are made, and when to warn of a blocked one.
 
     What is not given stays as it is, and so do loops that exist already. `backend` and `backend_options`
     are spelled as in `anyio.run`. `backend`, `"asyncio"` or `"trio"`, is where plain sync code runs its
@@ -158,6 +159,10 @@ def configure(
     `"anysync"` is given a warning that shows the stacks of both, once for each call. That is looked for four
     times a second. Until this is set, loops in asyncio's debug mode are warned of after 5 seconds, and others
     never; `math.inf` is never.
+
+    `go_home`, which is on until it is set to false, has sync code in a worker thread of anyio's, such as a
+    sync endpoint of Starlette or FastAPI, run its coroutines on the loop that waits for the thread
+    (`anyio.to_thread.run_sync`). Else they run in the thread itself, on its own loop.
 
     Raises `ValueError` for an unknown backend or seconds that are not positive, `TypeError` for an unknown
     option or seconds that are no number, `ImportError` if trio or uvloop is asked for and not installed.
@@ -186,6 +191,10 @@ def configure(
         from . import _stalls
 
         _stalls.limit = stall_warning
+    if go_home is not None:
+        from ._host import process
+
+        process.go_home = go_home
 
 
 _OPTIONS = {

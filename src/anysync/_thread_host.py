@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._calls import Session, see_through
 from ._core import BaseCall, Mailbox, running, thread
-from ._host import Host, new_thread, process, start
+from ._host import Host, new_loop, new_thread, process, start
 from ._on_asyncio import Loop, mailbox_loop
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ class ThreadHost(Host):
     _transient = False
 
     def __init__(self, name: str, backend: str = "asyncio", *, options: dict[str, Any] | None = None) -> None:
-        super().__init__(backend, _spare_loop if self._transient else mailbox_loop, options, mailbox=True)
+        make_loop = _spare_loop if self._transient else mailbox_loop
+        super().__init__(backend, *new_loop(backend, make_loop, options, mailbox=True))
         #: of each task that runs here, by backend
         self._nested: weakref.WeakKeyDictionary[Any, dict[str, NestedHost]] = weakref.WeakKeyDictionary()
         self._serving = True

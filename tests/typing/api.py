@@ -301,7 +301,7 @@ def runners(agen: AsyncGenerator[int, str], manager: AbstractAsyncContextManager
         with runner.enter(manager) as number:
             assert_type(number, int)
     configure(backend="asyncio", backend_options={"use_uvloop": True})
-    configure(stall_warning=5)
+    configure(stall_warning=5, go_home=False)
     configure(stall_warning="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     configure(backend=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(package.core.name, Literal["pure", "compiled"])

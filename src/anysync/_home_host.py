@@ -1,0 +1,223 @@
+"""The loop that waits for a worker thread of anyio's: where sync code in that thread is at home."""
+
+from asyncio import AbstractEventLoop, Task
+from collections.abc import Callable
+from contextvars import Context
+from functools import partial
+from sys import modules
+from typing import TYPE_CHECKING, Any
+
+from ._calls import Call, Session, see_through
+from ._core import BaseCall, Latch, drop_frame, importing, running, thread
+from ._host import Host, process
+
+if TYPE_CHECKING:
+    from ._pyloop import Coro
+
+
+class HomeCall(Call):
+    """A call in a loop of asyncio that is somebody else's.
+
+    A task raises `KeyboardInterrupt` and `SystemExit` into its loop too: here they are the caller's alone.
+    """
+
+    __slots__ = ("inner",)
+
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        coro: "Coro",
+        timeout: float | None = None,
+        context: Context | None = None,
+    ) -> None:
+        super().__init__(loop, coro, timeout, context)
+        self.inner: Coro | None = coro
+
+    def begin(self) -> None:
+        if self.coro is self.inner and self.inner is not None:
+            self.coro = _contained(self.inner)
+        super().begin()
+
+    def settle(self, task: "Task[Any]") -> None:
+        if task.cancelled() or task.exception() is not None or not isinstance(task.result(), _Interrupt):
+            super().settle(task)
+        else:
+            self.fail(task.result().error)
+
+    def settle_failed(self, task: "Task[Any]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            drop_frame(error)  # of `_contained`
+        super().settle_failed(task)
+
+    def abort(self, error: BaseException) -> None:
+        if self.coro is not None and self.coro is not self.inner:
+            self.coro.close()
+            self.coro = self.inner
+        super().abort(error)
+
+    def finish(self, result: Callable[[], Any]) -> None:
+        self.inner = None
+        super().finish(result)
+
+
+class _Interrupt:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+async def _contained(coro: "Coro") -> Any:
+    try:
+        return await coro
+    except (KeyboardInterrupt, SystemExit) as error:
+        drop_frame(error)
+        return _Interrupt(error)
+
+
+class HomeHost(Host):
+    """A loop that is somebody else's, as far as one worker thread of its has to do with it.
+
+    Guarantees. Everything of ours there begins in the loop's own thread, to which `post` leads. A call of the
+    worker thread is seen to by a task in the cancel scope in which the loop waits for that thread, and is
+    cancelled with it. While a session is open, a guard, a task too, learns that the loop comes to its end,
+    and has the session end, which would wait for its next step for ever, and the loop for the session.
+    """
+
+    exit_order = 0
+
+    def __init__(self, backend: str, native: Any) -> None:
+        loop: Any = native
+        if backend == "trio":
+            with importing:
+                from ._on_trio import HomeOnTrio
+
+            loop = HomeOnTrio(native)
+        super().__init__(backend, loop, self._nothing_to_end)
+        if backend == "asyncio":
+            self._call_type = HomeCall
+        self.native = native
+        self._guard: Task[None] | None = None
+
+    def _nothing_to_end(self) -> None: ...
+
+    def perform(self, call: BaseCall) -> None:
+        if self.gone is not None:
+            call.abort(RuntimeError(self.gone))
+        elif running() is self.loop or (self.backend == "trio" and self._runs_here()):
+            call.abort(RuntimeError("would wait for itself: this object lives on the loop that runs here"))
+        elif running() is None and _token() is self.native:
+            from anyio import from_thread
+
+            from_thread.run(self._see_to, call)
+        else:  # another thread steps what this one has begun
+            try:
+                self._post_and_wait(call)
+            except BaseException as error:
+                see_through(call, self._post_and_wait, error)
+
+    def _runs_here(self) -> bool:
+        from trio import lowlevel
+
+        return lowlevel.in_trio_run() and lowlevel.current_trio_token() is self.native
+
+    async def _see_to(self, call: BaseCall) -> None:
+        """Take `call` to its end, in a task that is cancelled when the loop is not to wait for its thread."""
+        from anyio import CancelScope, Event, get_cancelled_exc_class
+
+        done = Event()
+        call.on_done = done.set
+        call.begin()
+        try:
+            await done.wait()
+        except get_cancelled_exc_class() as cancelled:
+            if self.backend == "trio":
+                call.instead = cancelled
+            call.cancel()
+            with CancelScope(shield=True):
+                await done.wait()
+
+    def _post_and_wait(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
+        latch = Latch() if call.on_done is None and call.result is None else call.on_done
+        if isinstance(latch, Latch):  # else it has ended meanwhile
+            call.on_done = latch
+            self.post(call, job)
+            latch.wait(call if job is None else None)
+
+    def post(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
+        try:
+            if self.gone is not None:
+                raise RuntimeError
+            self.loop.call_soon_threadsafe(job or call.begin, context=Context())
+        except RuntimeError:
+            call.abort(RuntimeError(self.gone or "the loop that this object lived on has ended"))
+
+    def session(self, context: Context | None = None, **options: Any) -> Session:
+        session = super().session(context, **options)
+        self.loop.call_soon_threadsafe(self._set_guard, context=Context())
+        return session
+
+    def _set_guard(self) -> None:
+        if self._guard is None:
+            self._guard = self.loop.create_task(self._stand_guard(), context=Context())
+
+    async def _stand_guard(self) -> None:
+        from anyio import sleep_forever
+
+        try:
+            await sleep_forever()
+        finally:
+            sessions = [thing for thing in self.open if isinstance(thing, Session)]
+            if sessions:
+                self.gone = "the loop that this object lived on has ended"
+            for session in sessions:
+                if session.foreign:
+                    session.go_on()
+                elif session.task is not None:
+                    session.task.cancel()
+
+    def closed(self, thing: object) -> None:
+        super().closed(thing)
+        if self._guard is not None and not any(isinstance(thing, Session) for thing in self.open):
+            self._guard.cancel()
+            self._guard = None
+
+    def forget(self, session: Session) -> None:
+        self.post_job(partial(self.closed, session))
+
+    def post_job(self, job: Callable[[], object]) -> None:
+        if self.gone is None:
+            self.loop.call_soon_threadsafe(job, context=Context())
+
+    def close(self) -> None:
+        """Serve no longer: the loop is not ours to close."""
+        self.gone = self.gone or "the interpreter is shutting down"
+
+
+def _token() -> Any:
+    """Return the loop, or trio's token, that waits for this thread, if it is a worker thread of anyio's."""
+    library = modules.get("anyio._core._eventloop")
+    token = None if library is None else getattr(library.threadlocals, "current_token", None)
+    return getattr(token, "native_token", token)  # which was the token itself before anyio 4.11
+
+
+def home(backend: str | None) -> HomeHost | None:
+    """Return the host of the loop that waits for this thread, if there is one, of that backend."""
+    native = _token()
+    if native is None or not process.go_home:
+        return None
+    found = "asyncio" if isinstance(native, AbstractEventLoop) else "trio"
+    if backend not in (None, found) or not _waits(native):
+        return None
+    host: HomeHost | None = thread.home
+    if host is None or host.native is not native or host.gone is not None:
+        thread.home = host = HomeHost(found, native)
+    return host
+
+
+def _waits(native: Any) -> bool:
+    """Whether the loop is there, and waits for this thread."""
+    if not isinstance(native, AbstractEventLoop):
+        return True
+    locals_: Any = modules["anyio._core._eventloop"].threadlocals
+    scope = getattr(locals_, "current_cancel_scope", None)
+    return native.is_running() and getattr(scope, "_active", True)

@@ -1,0 +1,460 @@
+"""Sync code in a worker thread that a loop of anyio's waits for runs its coroutines on that loop."""
+
+import asyncio
+import gc
+import sys
+import threading
+from contextlib import suppress
+from contextvars import ContextVar
+from functools import partial
+
+import anyio
+import pytest
+import sniffio
+from anyio import from_thread, to_thread
+
+import anysync
+from anysync._host import process
+
+WATCHDOG = 30
+var = ContextVar("var", default="unset")
+
+
+class Oops(Exception):
+    pass
+
+
+backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+@anysync.coroutine
+async def thread():
+    await anyio.sleep(0)
+    return threading.current_thread()
+
+
+@anysync.generator
+async def threads(log=None):
+    task = anyio.get_current_task().id
+    try:
+        with anyio.CancelScope():
+            for _ in range(3):
+                await anyio.sleep(0)
+                yield threading.current_thread()
+    finally:
+        if log is not None:
+            log.append(anyio.get_current_task().id == task)
+
+
+@anysync.contextmanager
+async def manager(log=None):
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.sleep_forever)
+        yield threading.current_thread()
+        tasks.cancel_scope.cancel()
+    if log is not None:
+        log.append(threading.current_thread())
+
+
+def by_run():
+    return [thread().run()]
+
+
+def by_function():
+    return [anysync.run(thread())]
+
+
+def by_future():
+    return [thread().submit().result(WATCHDOG)]
+
+
+def by_for():
+    return list(threads())
+
+
+def by_with():
+    log = []
+    with manager(log) as entered:
+        inside = thread().run()
+    return [entered, inside, *log]
+
+
+every_way = pytest.mark.parametrize("way", [by_run, by_function, by_future, by_for, by_with])
+
+
+def outcome(call):
+    try:
+        return call()
+    except BaseException as error:
+        return error
+
+
+def in_worker(call, backend, **options):
+    """Call in a worker thread of a loop that waits for it; return what that returns."""
+
+    async def main():
+        return await to_thread.run_sync(call, **options)
+
+    return anyio.run(main, backend=backend)
+
+
+@backends
+@every_way
+def test_the_loop_that_waits_serves(way, backend):
+    async def main():
+        home = threading.current_thread()
+        for _ in range(2):
+            used = await to_thread.run_sync(way)
+            assert set(used) == {home}
+        assert set(await to_thread.run_sync(way, abandon_on_cancel=True)) == {home}
+
+    anyio.run(main, backend=backend)
+
+
+@backends
+def test_what_lives_on_the_loop_can_be_used(backend):
+    async def main():
+        async with anyio.create_task_group() as tasks:
+            send, receive = anyio.create_memory_object_stream(0)
+            tasks.start_soon(send.send, "item")
+            item = await to_thread.run_sync(lambda: anysync.run(receive.receive()))
+            lock = anyio.Lock()
+            async with lock:
+                error = await to_thread.run_sync(
+                    lambda: outcome(lambda: anysync.run(locked(lock), timeout=0.01))
+                )
+            send.close()
+            receive.close()
+            return item, type(error), await to_thread.run_sync(lambda: anysync.run(locked(lock)))
+
+    async def locked(lock):
+        async with lock:
+            return "locked"
+
+    assert anyio.run(main, backend=backend) == ("item", TimeoutError, "locked")
+
+
+@backends
+def test_context_variables_are_the_threads_own(backend):
+    async def see():
+        seen = var.get()
+        var.set("inside")
+        return seen
+
+    def call():
+        token = var.set("worker's")
+        seen = anysync.run(see())
+        var.reset(token)
+        return seen, var.get(), anysync.run(see())
+
+    async def main():
+        var.set("caller's")
+        return await to_thread.run_sync(call)
+
+    assert anyio.run(main, backend=backend) == ("worker's", "caller's", "caller's")
+
+
+@backends
+@pytest.mark.parametrize("turns", [0, 1])
+@pytest.mark.parametrize("error", [Oops(), SystemExit(1), KeyboardInterrupt(), GeneratorExit()], ids=repr)
+def test_what_is_raised_is_the_callers(error, turns, backend):
+    async def fails():
+        for _ in range(turns):
+            await anyio.sleep(0)
+        raise error
+
+    def call():
+        return outcome(lambda: anysync.run(fails())), thread().run()
+
+    raised, served = in_worker(call, backend)
+    assert raised is error
+    assert served is threading.current_thread()
+
+
+@backends
+@pytest.mark.parametrize("shielded", [False, True])
+def test_a_cancel_of_the_task_that_waits_reaches_the_coroutine_and_the_thread(shielded, backend):
+    async def endless():
+        begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0)
+            log.append("clean")
+
+    def call():
+        try:
+            anysync.run(endless())
+        except BaseException as error:
+            log.append(type(error))
+            raise
+
+    async def main():
+        nonlocal begun
+        begun = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(to_thread.run_sync, call)
+            await begun.wait()
+            tasks.cancel_scope.cancel()
+        return anyio.get_cancelled_exc_class()
+
+    begun, log = None, []
+    cancelled = anyio.run(main, backend=backend)
+    assert log == ["clean", cancelled]
+
+
+@backends
+def test_a_generator_lives_in_one_task_of_that_loop(backend):
+    def call():
+        for _ in threads(log):
+            break
+        gc.collect()
+        generator = threads(log)
+        next(generator)
+        generator.close()
+        return list(threads(log))
+
+    log = []
+    in_worker(call, backend)
+    gc.collect()
+    assert log == [True] * 3
+
+
+@backends
+def test_a_body_may_go_on_in_another_thread(backend):
+    def enter():
+        opened.__enter__()
+        return next(generator)
+
+    def leave():
+        opened.__exit__(None, None, None)
+        return [*generator, thread().run()]
+
+    async def main():
+        first = await to_thread.run_sync(enter)
+        done = []
+        other = threading.Thread(target=lambda: done.append(leave()))
+        other.start()
+        await to_thread.run_sync(other.join)
+        return first, done[0]
+
+    log = []
+    opened, generator = manager(log), threads()
+    first, (*rest, last) = anyio.run(main, backend=backend)
+    assert {first, *rest, *log} == {threading.current_thread()}
+    assert last is not first  # the other thread is no worker
+
+
+@backends
+def test_what_is_left_open_does_not_keep_the_loop_from_its_end(backend):
+    @anysync.generator
+    async def items():
+        try:
+            yield 1
+        finally:
+            left.append("generator")
+
+    @anysync.contextmanager
+    async def open_manager():
+        try:
+            yield
+        finally:
+            left.append("with")
+
+    def call():
+        objects.extend([items(), open_manager()])
+        next(objects[0])
+        objects[1].__enter__()
+
+    left, objects = [], []
+    in_worker(call, backend)
+    assert sorted(left) == ["generator", "with"]
+    assert type(outcome(lambda: next(objects[0]))) in (RuntimeError, StopIteration)
+    assert "has ended" in str(outcome(lambda: objects[1].__exit__(None, None, None)))
+
+
+@backends
+def test_nothing_is_left_on_the_loop(backend):
+    async def main():
+        await to_thread.run_sync(by_with)
+        await to_thread.run_sync(by_for)
+        for _ in range(3):
+            await anyio.sleep(0)
+        if backend == "asyncio":
+            return len(asyncio.all_tasks())
+        import trio
+
+        system = trio.lowlevel.current_root_task().child_nurseries[0].child_tasks
+        return len([task for task in system if "anysync" in task.name]) + 1
+
+    assert anyio.run(main, backend=backend) == 1
+
+
+@backends
+def test_a_call_inside_the_call_is_code_in_a_loop(backend):
+    async def outer():
+        return threading.current_thread(), thread().run()
+
+    home, inner = in_worker(lambda: anysync.run(outer()), backend)
+    assert home is threading.current_thread()
+    assert inner.name == "anysync background"
+
+
+@backends
+def test_another_backend_is_not_the_loops(backend):
+    async def library():
+        await anyio.sleep(0)
+        return sniffio.current_async_library(), threading.current_thread()
+
+    other = {"asyncio": "trio", "trio": "asyncio"}[backend]
+
+    def call():
+        return anysync.run(library(), backend=other), anysync.run(library(), backend=backend)
+
+    (used, own), (home, main) = in_worker(call, backend)
+    assert (used, home) == (other, backend)
+    assert own is not threading.current_thread()
+    assert main is threading.current_thread()
+
+
+@backends
+@every_way
+def test_it_can_be_turned_off(way, backend, monkeypatch):
+    monkeypatch.setattr(process, "go_home", True)
+    anysync.configure(go_home=False)
+    anysync.configure(backend_options={})
+    used, own = in_worker(lambda: (way(), threading.current_thread()), backend)
+    assert threading.current_thread() not in used
+    assert way is by_future or set(used) == {own}  # a future's helper thread does the work
+    anysync.configure(go_home=True)
+    assert threading.current_thread() in in_worker(way, backend)
+
+
+@backends
+def test_a_thread_that_was_abandoned_serves_itself(backend):
+    def call():
+        cancelled.wait(WATCHDOG)
+        used.append(outcome(lambda: thread().run()))
+        done.set()
+
+    async def main():
+        with anyio.move_on_after(0.01):
+            await to_thread.run_sync(call, abandon_on_cancel=True)
+        cancelled.set()
+        await to_thread.run_sync(done.wait, WATCHDOG)
+        return threading.current_thread()
+
+    used, cancelled, done = [], threading.Event(), threading.Event()
+    home = anyio.run(main, backend=backend)
+    assert isinstance(used[0], threading.Thread)
+    if backend == "asyncio":  # trio's loop goes on serving it
+        assert used[0] is not home
+
+
+def test_a_thread_whose_loop_is_gone_serves_itself():
+    def call():
+        gone.wait(WATCHDOG)
+        used.append((outcome(lambda: thread().run()), threading.current_thread()))
+        done.set()
+
+    async def main():
+        with anyio.move_on_after(0.01):
+            await to_thread.run_sync(call, abandon_on_cancel=True)
+
+    used, gone, done = [], threading.Event(), threading.Event()
+    anyio.run(main)
+    gone.set()
+    assert done.wait(WATCHDOG)
+    assert used[0][0] is used[0][1]
+
+
+@backends
+def test_code_of_ours_waits_for_workers_too(backend):
+    async def main():
+        return threading.current_thread(), await to_thread.run_sync(by_run)
+
+    for place in (
+        lambda call: call(),
+        lambda call: anyio.run(partial(asyncio.sleep, 0, None)) or call(),
+    ):
+        home, used = place(lambda: anysync.run(main(), backend=backend))
+        assert used == [home]
+
+
+def test_sync_endpoints_of_starlette_share_the_applications_client():
+    from starlette.applications import Starlette
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+
+    httpx = pytest.importorskip("httpx")
+    seen = []
+
+    def endpoint(request):
+        value = anysync.run(request.app.state.pool.receive())
+        seen.append(thread().run())
+        return PlainTextResponse(value)
+
+    async def main():
+        app = Starlette(routes=[Route("/", endpoint)])
+        send, app.state.pool = anyio.create_memory_object_stream(1)
+        await send.send("pooled")
+        with send, app.state.pool:
+            async with httpx.AsyncClient(
+                transport=httpx.ASGITransport(app), base_url="http://application"
+            ) as client:
+                return (await client.get("/")).text, threading.current_thread()
+
+    text, home = asyncio.run(main())
+    assert text == "pooled"
+    assert seen == [home]
+
+
+def test_a_portals_thread_is_plain_code():
+    with from_thread.start_blocking_portal() as portal:
+        assert portal.call(anyio.sleep, 0) is None
+        assert thread().run() is threading.current_thread()
+
+
+def test_what_a_call_used_dies_with_it():
+    class Thing:
+        pass
+
+    def call():
+        import weakref
+
+        async def uses(argument, fails):
+            await anyio.sleep(0)
+            if fails:
+                raise Oops
+
+        things = []
+        for fails in False, True:
+            thing = Thing()
+            things.append(weakref.ref(thing))
+            with suppress(Oops):
+                anysync.run(uses(thing, fails))
+            del thing
+            thread().run()
+        return [reference() for reference in things]
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert in_worker(call, "asyncio") == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_the_private_names_of_anyio_are_what_they_were():
+    from anyio._core import _eventloop
+
+    def call():
+        assert "anyio._core._eventloop" in sys.modules
+        token = _eventloop.threadlocals.current_token
+        return getattr(token, "native_token", token)
+
+    async def main():
+        return await to_thread.run_sync(call) is asyncio.get_running_loop()
+
+    assert anyio.run(main)
