@@ -14,7 +14,19 @@ from pathlib import Path
 from statistics import median
 
 from chart import chart, figure
-from rows import IMPORTING, IN_LOOP, NO_LOOP, OURS, PUBLISHED, ROWS
+from rows import (
+    EVERYWHERE,
+    IMPORTING,
+    IN_LOOP,
+    NO_LOOP,
+    ON_TRIO,
+    ON_UVLOOP,
+    OURS,
+    PORTAL,
+    PUBLISHED,
+    ROWS,
+    TRIO_PORTAL,
+)
 
 HERE = Path(__file__).resolve().parent
 CORES = {"compiled": "1", "pure": "0"}  # and the ANYSYNC_EXTENSION that asks for it
@@ -74,11 +86,11 @@ def prepare(python, version, cores):
     return here, published
 
 
-def time(python, row, side, extension=""):
+def time(python, row, side, extension="", table="rivals"):
     """Return the microseconds of a row, from a fresh process, or NaN if the side refuses."""
     with tempfile.TemporaryDirectory() as directory:
         result = Path(directory, "result.json")
-        output(python, HERE / "timing.py", *PYPERF, "-o", result, row, side, extension=extension)
+        output(python, HERE / "timing.py", *PYPERF, "-o", result, table, row, side, extension=extension)
         if not result.exists():
             return nan
         (benchmark,) = json.loads(result.read_text())["benchmarks"]
@@ -146,6 +158,32 @@ def own_table(args, version, here, times):
             yield line(title, *map(figure, interleaved(rounds, ours).values()), goal)
 
 
+def everywhere_table(args, here):
+    """Yield the lines of the table of asyncio, uvloop and trio, each beside anyio's portal."""
+    ours = {"asyncio": OURS, "uvloop": ON_UVLOOP, "trio": ON_TRIO}
+    portals = {"portal on asyncio": PORTAL, "on trio": TRIO_PORTAL}
+    yield line("µs", *ours, *portals, "portal / ours, asyncio", "trio")
+    yield line("---", *["--:" for _ in [*ours, *portals]], "--:", "--:")
+    for title, row in EVERYWHERE.items():
+        if args.rows not in title:
+            continue
+        sides = {name: side for name, side in {**ours, **portals}.items() if side in row.ways}
+        took = interleaved(
+            args.rounds,
+            {
+                name: partial(time, here, title, side, CORES[args.cores[0]], "everywhere")
+                for name, side in sides.items()
+            },
+        )
+        ratios = [
+            figure(took[portal] / took[library]) if portal in took else ""
+            for portal, library in zip(portals, ("asyncio", "trio"), strict=True)
+        ]
+        yield line(
+            title, *(figure(took[name]) if name in took else "" for name in [*ours, *portals]), *ratios
+        )
+
+
 def report(args, version, here, published, times):
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
     pinned = ", pinned to one" if args.pin else ""
@@ -154,6 +192,10 @@ def report(args, version, here, published, times):
     yield from rivals_table(args, here, published, times)
     yield ""
     yield from own_table(args, version, here, times)
+    yield ""
+    yield f"Where it runs, on the {args.cores[0]} core:"
+    yield ""
+    yield from everywhere_table(args, here)
 
 
 def main():

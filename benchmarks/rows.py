@@ -17,6 +17,8 @@ OURS, PUBLISHED = "anysync", "anysync 1.0.2"
 RUN, RUNNER, KEPT = "`asyncio.run`", "`asyncio.Runner.run`, kept", "`loop.run_until_complete`, kept"
 THREADSAFE, PORTAL, FSSPEC = "`run_coroutine_threadsafe`", "anyio's blocking portal, kept", "fsspec's `sync`"
 ASGIREF, NEST, SYNCHRONICITY, UNSYNC = "asgiref", "nest-asyncio2", "synchronicity", "unsync"
+ON_UVLOOP, ON_TRIO = "anysync on uvloop", "anysync on trio"
+TRIO_PORTAL = "anyio's blocking portal on trio, kept"
 BARE, HANDOFF = "a bare coroutine", "a bare handoff to a thread, in C"
 ITEMS = 500
 
@@ -41,6 +43,10 @@ async def empty():
     yield
 
 
+async def once_anywhere():
+    await anyio.sleep(0)  # noqa: F821 (the row imports it)
+
+
 ECHO = """
 import socket
 with socket.create_server(("127.0.0.1", 0)) as server:
@@ -52,14 +58,30 @@ with socket.create_server(("127.0.0.1", 0)) as server:
 connection = []
 
 
+def start_server():
+    """Start a server in another process; return its port."""
+    server = subprocess.Popen([sys.executable, "-c", ECHO], stdout=subprocess.PIPE)
+    return int(server.stdout.readline())
+
+
 async def echo():
     """Send a byte to a server in another process, and read it; connect at the first call, and keep that."""
     if not connection:
-        server = subprocess.Popen([sys.executable, "-c", ECHO], stdout=subprocess.PIPE)
-        connection.extend(await asyncio.open_connection("127.0.0.1", int(server.stdout.readline())))
+        connection.extend(await asyncio.open_connection("127.0.0.1", start_server()))
     reader, writer = connection
     writer.write(b"x")
     return await reader.readexactly(1)
+
+
+async def echo_anywhere():
+    """Do the same with anyio, a kilobyte at a time and sixteen times over."""
+    if not connection:
+        connection.append(await anyio.connect_tcp("127.0.0.1", start_server()))  # noqa: F821
+    for _ in range(16):
+        await connection[0].send(b"x" * 1000)
+        left = 1000
+        while left:
+            left -= len(await connection[0].receive(left))
 
 
 # Where it is called: each returns the seconds that `n` times the statement takes.
@@ -73,8 +95,9 @@ async def plain_in_async(*args):
     return plain(*args)
 
 
-def in_loop(*args):
-    return asyncio.run(plain_in_async(*args))
+def in_loop(statement, names, n):
+    run = names.get("run_async", asyncio.run)  # of the library that the side is about
+    return run(plain_in_async(statement, names, n))
 
 
 def nested(*args):
@@ -132,8 +155,29 @@ CALLS = {
         "handoff(function)",
     ),
 }
+ON_ASYNCIO = CALLS[OURS][0]
+UVLOOP = """
+import anysync, uvloop
+anysync.configure(backend_options={"use_uvloop": True})
+run_async = uvloop.run
+"""
+TRIO = """
+import anysync, trio
+anysync.configure(backend="trio")
+run_async = lambda coro: trio.run(lambda: coro)
+"""
+CALLS |= {
+    ON_UVLOOP: (UVLOOP + ON_ASYNCIO, "call().run()"),
+    ON_TRIO: (TRIO + ON_ASYNCIO, "call().run()"),
+    TRIO_PORTAL: (TRIO + CALLS[PORTAL][0].replace("portal()", "portal('trio')"), CALLS[PORTAL][1]),
+}
 FOR = {OURS: ("from anysync import generator; items = generator(function)", "for x in items(): pass")}
 WITH = {OURS: ("from anysync import contextmanager; cm = contextmanager(function)", "with cm(): pass")}
+for ways in FOR, WITH:
+    ways |= {
+        ON_UVLOOP: (UVLOOP + ways[OURS][0], ways[OURS][1]),
+        ON_TRIO: (TRIO + ways[OURS][0], ways[OURS][1]),
+    }
 AWAIT = {OURS: (CALLS[OURS][0], "call"), BARE: ("", "function")}
 IMPORT = {OURS: ("", "import anysync")}
 
@@ -149,6 +193,7 @@ class Row(NamedTuple):
     floors: dict[str, float] = {}  # noqa: RUF012
     items: int = 1  # that the statement goes through
     growth: int = 0  # after how many calls to look at the memory
+    imports: str = ""  # which other rows are to do without
 
     def prepare(self, side):
         """Do what the side does once; return the function that measures `n` times what it does each time."""
@@ -157,6 +202,7 @@ class Row(NamedTuple):
         )  # background jobs ignore it, which saves work
         once, each = self.ways[side]
         names = {**globals(), "function": self.function}
+        exec(self.imports, globals())
         exec(once, names)
         return lambda n: self.place(each, names, n)
 
@@ -199,4 +245,19 @@ ROWS = {
     "a re-entrant `.run()`, on a new thread": Row(nested, nothing, CALLS, {PUBLISHED: 6}, growth=MANY // 20),
     "`await f()`": Row(awaiting, nothing, AWAIT, {PUBLISHED: 2.4}, floors={BARE: 4.5}, growth=MANY),
     IMPORTING: Row(in_fresh_interpreter, nothing, IMPORT, {PUBLISHED: 4}),
+}
+
+#: what is measured on each library too: beside anyio's portal, which is what there is for both
+EVERYWHERE = {
+    "`.run()`, no loop, never suspends": Row(plain, nothing, CALLS, {}),
+    "`.run()`, no loop, one `sleep(0)`": Row(plain, once_anywhere, CALLS, {}, imports="import anyio"),
+    "16 echoes of a kilobyte over a kept TCP connection, no loop": Row(
+        plain, echo_anywhere, CALLS, {}, imports="import anyio"
+    ),
+    "`.run()` in a loop, never suspends": Row(in_loop, nothing, CALLS, {}),
+    "`.run()` in a loop, one `sleep(0)`": Row(in_loop, once_anywhere, CALLS, {}, imports="import anyio"),
+    "an item of `for x in gen()`, no loop": Row(plain, numbers, FOR, {}, items=ITEMS),
+    "an item of `for x in gen()` in a loop": Row(in_loop, numbers, FOR, {}, items=ITEMS),
+    "an empty `with`, no loop": Row(plain, empty, WITH, {}),
+    "an empty `with` in a loop": Row(in_loop, empty, WITH, {}),
 }
