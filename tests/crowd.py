@@ -15,10 +15,25 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
+import anyio
+import sniffio
+
 import anysync
 
 PATIENCE = 60  # seconds until something that should have come is lost
 var: ContextVar[object] = ContextVar("var", default=None)
+
+
+async def tasks() -> int:
+    """Return how many other tasks there are on this loop."""
+    if sniffio.current_async_library() == "asyncio":
+        return len(asyncio.all_tasks()) - 1
+    from trio.lowlevel import current_root_task
+
+    root = current_root_task()
+    assert root is not None
+    system_nursery = root.child_nurseries[1]  # where tasks of ours are
+    return len(system_nursery.child_tasks) - 1
 
 
 class Oops(Exception):
@@ -36,15 +51,13 @@ class Job:
         self.begun = self.ended = 0
         self.saw: object = None
         self.sent: object = None
-        self.loop: asyncio.AbstractEventLoop | None = None
         self.over = threading.Event()
         self.held = threading.Event()
-        self._future: asyncio.Future[None] | None = None
+        self._release: Callable[[], object] | None = None
         self._token: Any = None
 
     def begin(self) -> None:
         self.begun += 1
-        self.loop = asyncio.get_running_loop()
         self.saw = var.get()
         self._token = var.set(self)
 
@@ -63,25 +76,34 @@ class Job:
 
     async def hold(self) -> None:
         """Wait for `release`, or for a cancel."""
-        self._future = asyncio.get_running_loop().create_future()
+        event = anyio.Event()
+        self._release = partial(call_soon(), event.set)
         self.held.set()
         try:
-            await self._future
+            await event.wait()
         finally:
             self.held.clear()
 
     def release(self) -> None:
-        future = self._future
-        assert future is not None
-        future.get_loop().call_soon_threadsafe(lambda: future.done() or future.set_result(None))
+        assert self._release is not None
+        self._release()
 
     def check_over(self) -> None:
         assert (self.begun, self.ended) == (1, 1), (self.begun, self.ended)
 
 
+def call_soon() -> Callable[[Callable[[], object]], object]:
+    """Return what other threads have the loop that runs here call functions with."""
+    if sniffio.current_async_library() == "trio":
+        from trio.lowlevel import current_trio_token
+
+        return current_trio_token().run_sync_soon
+    return asyncio.get_running_loop().call_soon_threadsafe
+
+
 async def turn(turns: int) -> None:
     for _ in range(turns):
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
 
 
 @anysync.coroutine
@@ -105,7 +127,7 @@ async def stubborn(job: Job) -> Job:
     job.begin()
     try:
         await job.hold()
-    except asyncio.CancelledError:
+    except anyio.get_cancelled_exc_class():
         pass
     finally:
         job.end()
@@ -160,8 +182,10 @@ async def opened(job: Job, turns: int = 0, child: Job | None = None, fail: BaseE
     """Give the job to the body, let the child be held meanwhile, and swallow `Oops`."""
     job.begin()
     try:
-        async with asyncio.TaskGroup() as group:
-            task = None if child is None else group.create_task(work(child, turns, hold=True).coro)
+        async with anyio.create_task_group() as group:
+            scope = anyio.CancelScope()
+            if child is not None:
+                group.start_soon(in_scope, scope, work(child, turns, hold=True))
             await turn(turns)
             if fail is not None:
                 raise fail
@@ -170,11 +194,16 @@ async def opened(job: Job, turns: int = 0, child: Job | None = None, fail: BaseE
             except Oops as error:
                 job.sent = error
             finally:
-                if task is not None:
+                if child is not None:
                     await turn(1)  # a task that is cancelled before it has begun never begins
-                    task.cancel()
+                    scope.cancel()
     finally:
         await job.end_after(turns)
+
+
+async def in_scope(scope: anyio.CancelScope, coro: Any) -> None:
+    with scope:
+        await coro
 
 
 class Opened:

@@ -8,7 +8,6 @@ Some calls are held, so that other rules come in the middle of them. Each rule k
 """
 
 import argparse
-import asyncio
 import faulthandler
 import inspect
 import sys
@@ -20,12 +19,28 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
-from crowd import PATIENCE, Items, Job, Oops, Opened, Stop, error_of, items, opened, stubborn, var, work
+import anyio
+from crowd import (
+    PATIENCE,
+    Items,
+    Job,
+    Oops,
+    Opened,
+    Stop,
+    error_of,
+    items,
+    opened,
+    stubborn,
+    tasks,
+    var,
+    work,
+)
 from hypothesis import HealthCheck, Phase, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from scripts import in_loop, quick_loops
 
 import anysync
+from anysync._host import process
 
 PLACES = ("plain", "also plain", "in a loop", "in a coroutine of ours", "on a runner")
 RUNNER_CLOSED = "the runner has been closed"
@@ -43,7 +58,6 @@ class Actor:
     def __init__(self, place: str) -> None:
         self.place = place
         self.jobs: SimpleQueue[Any] = SimpleQueue()
-        self.loop: asyncio.AbstractEventLoop | None = None
         self.busy: Future[Any] | None = None
         self.thread = threading.Thread(target=self._live, name=place)
         self.thread.start()
@@ -52,7 +66,7 @@ class Actor:
         if self.place in ("plain", "also plain"):
             self._serve()
         elif self.place == "in a loop":
-            asyncio.run(self._main())
+            anyio.run(self._main, backend=process.backend)
         elif self.place == "in a coroutine of ours":
             anysync.run(self._main())
         else:
@@ -60,7 +74,6 @@ class Actor:
                 runner.run(self._main())
 
     async def _main(self) -> None:
-        self.loop = asyncio.get_running_loop()
         self._serve()
 
     def _serve(self) -> None:
@@ -124,7 +137,7 @@ class Model(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         faulthandler.dump_traceback_later(2 * PATIENCE, exit=True)
-        in_loop(lambda: anysync.run(asyncio.sleep(0)))
+        in_loop(lambda: anysync.run(anyio.sleep(0), backend=process.backend))
         self.threads = set(threading.enumerate())
         self.actors = [Actor(place) for place in PLACES]
         self.jobs: list[Job] = []
@@ -457,21 +470,19 @@ class Model(RuleBasedStateMachine):
         finally:
             for actor in self.actors:
                 actor.end()
-        assert in_loop(lambda: anysync.run(others())) == 0
+        assert in_loop(lambda: anysync.run(tasks(), backend=process.backend)) == 0
         for job in self.jobs:
             assert job.begun == job.ended <= 1
         for coro in self.coros:
             assert inspect.getcoroutinestate(coro.coro) == inspect.CORO_CLOSED
         for told, future in self.told:
             assert told == [future]
-        left = set(threading.enumerate()) - self.threads
+        left = {
+            one for one in threading.enumerate() if one not in self.threads and "Trio thread" not in one.name
+        }
         for thread in left:
             thread.join(PATIENCE)
         assert not [thread for thread in left if thread.is_alive()]
-
-
-async def others() -> int:
-    return len(asyncio.all_tasks()) - 1
 
 
 def main() -> None:
@@ -482,8 +493,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--random", action="store_true", help="others each time")
     parser.add_argument("--shrink", action="store_true", help="look for a shorter way to a failure")
+    parser.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio")
     options = parser.parse_args()
     quick_loops()
+    anysync.configure(backend=options.backend)
     profile = settings(
         max_examples=options.examples,
         stateful_step_count=options.steps,

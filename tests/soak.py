@@ -10,7 +10,6 @@ if threads, descriptors, tasks or memory have grown.
 """
 
 import argparse
-import asyncio
 import faulthandler
 import gc
 import os
@@ -26,7 +25,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from crowd import PATIENCE, Caller, Job, work
+import anyio
+from crowd import PATIENCE, Caller, Job, tasks, work
 from scripts import in_loop, quick_loops
 
 import anysync
@@ -36,14 +36,10 @@ ROUND = 60
 MEMORY = 16 << 10  # KiB that fragmentation may take, beside a tenth
 
 
-async def tasks() -> int:
-    """Return how many other tasks there are on this loop."""
-    return len(asyncio.all_tasks()) - 1
-
-
 class Soak:
-    def __init__(self, seconds: float, threads: int, seed: int, fork_every: float) -> None:
+    def __init__(self, seconds: float, threads: int, seed: int, fork_every: float, backend: str) -> None:
         self.seed = seed
+        self.backend = backend
         self.fork_every = fork_every
         self.rounds = max(3, round(seconds / ROUND))
         self.round_seconds = seconds / self.rounds
@@ -80,7 +76,7 @@ class Soak:
             caller.made["submit"] += 1
 
     def in_a_loop(self, caller: Caller) -> None:
-        asyncio.run(self.turn(caller))
+        anyio.run(self.turn, caller, backend=self.backend)
 
     def in_a_loop_of_ours(self, caller: Caller) -> None:
         with anysync.Runner("soak, nested") as runner:
@@ -89,7 +85,7 @@ class Soak:
     async def turn(self, caller: Caller) -> None:
         for _ in self.turns(caller.settle):
             self.watched(caller.act)
-            await asyncio.sleep(0)
+            await anyio.sleep(0)
 
     def by_fork(self) -> None:
         for _ in self.turns(lambda: None):
@@ -189,7 +185,7 @@ class Soak:
 
     def figures(self) -> dict[str, int]:
         """Count what there is while everybody pauses."""
-        loops = [lambda: anysync.run(tasks()), lambda: self.runner.run(tasks())]
+        loops = [lambda: anysync.run(tasks(), backend=self.backend), lambda: self.runner.run(tasks())]
         gc.collect()
         return {
             "calls": self.made().total(),
@@ -232,13 +228,15 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--fork-every", type=float, default=2, metavar="SECONDS", help="0 is never")
+    parser.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", "This process.*is multi-threaded", DeprecationWarning)
     quick_loops()
+    anysync.configure(backend=options.backend)
     faulthandler.register(signal.SIGALRM, chain=True)  # in a child, the end of its patience
     sys.setswitchinterval(1e-4)
     print(f"{core.name} core, Python {sys.version.split()[0]}, {options}")
-    soak = Soak(options.seconds, options.threads, options.seed, options.fork_every)
+    soak = Soak(options.seconds, options.threads, options.seed, options.fork_every, options.backend)
     return 0 if soak.run() else 1
 
 
