@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager, suppress
 
+import anyio
 import pytest
 from places import in_loop, in_thread, in_with, nested, plain
 
@@ -98,7 +99,7 @@ async def passing():
     try:
         yield
     except BaseException:
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
         raise
 
 
@@ -266,7 +267,7 @@ async def at_once(error):
 
 
 async def after_a_turn(error):
-    await asyncio.sleep(0)
+    await anyio.sleep(0)
     raise error
 
 
@@ -281,6 +282,18 @@ async def in_a_future(error):
 
 
 WAYS = [at_once, after_a_turn, in_a_task, in_a_future]
+
+
+def outcome(step, error, way):
+    try:
+        step(lambda: way(error))
+    except BaseException as raised:
+        seen = raised
+    else:
+        return "nothing"
+    if seen is error:
+        return "itself", seen.__cause__
+    return type(seen), str(seen), seen.__cause__ is error
 
 
 # other users of the loop

@@ -14,6 +14,8 @@ import anyio
 import pytest
 import sniffio
 from anyio import from_thread, to_thread
+from places import error_of
+from steps import KINDS, STEPS, Here, after_a_turn, at_once, bare, every_step, outcome
 
 import anysync
 from anysync._host import process
@@ -125,13 +127,6 @@ def one_task_and_context(log):
         var.reset(token)
 
 
-def outcome(call):
-    try:
-        return call()
-    except BaseException as error:
-        return error
-
-
 # calls
 
 
@@ -150,8 +145,31 @@ def test_what_a_coroutine_raises_reaches_the_caller_and_nobody_else(place, error
         raise raised
 
     raised = error("group", [Oops()]) if error is ExceptionGroup else error("reason")
-    assert place(lambda: outcome(lambda: anysync.run(fails()))) is raised
+    assert place(lambda: error_of(lambda: anysync.run(fails()))) is raised
     assert place(lambda: anysync.run(thread()).is_alive()) in (True, False)
+
+
+@every_step
+def test_every_failure_of_every_step_is_what_it_is_in_async_code(place, backend, step):
+    async def in_async_code(way, error):
+        outcomes = []
+        try:
+            await getattr(bare, step)(lambda: way(error))
+        except BaseException as raised:
+            outcomes.append(raised)
+
+        def raise_it(_):
+            for raised in outcomes:
+                raise raised
+
+        return outcome(raise_it, error, way)
+
+    for make in KINDS.values():
+        for way in at_once, after_a_turn:
+            error = make("message")
+            expected = anyio.run(in_async_code, way, error, backend=backend)
+            error = make("message")
+            assert place(lambda e=error, w=way: outcome(partial(STEPS[step], Here), e, w)) == expected
 
 
 def test_stop_iteration_is_what_it_is_for_await(place):
@@ -159,7 +177,7 @@ def test_stop_iteration_is_what_it_is_for_await(place):
         await anyio.sleep(0)
         raise StopIteration
 
-    assert str(place(lambda: outcome(lambda: anysync.run(fails())))) == "coroutine raised StopIteration"
+    assert str(place(lambda: error_of(lambda: anysync.run(fails())))) == "coroutine raised StopIteration"
 
 
 @pytest.mark.parametrize("timeout", [0, -1, 0.01])
@@ -173,7 +191,7 @@ def test_a_timeout_cancels_and_waits_for_the_clean_up(place, timeout):
             log.append("clean")
 
     log = []
-    error = place(lambda: outcome(lambda: anysync.run(slow(), timeout=timeout)))
+    error = place(lambda: error_of(lambda: anysync.run(slow(), timeout=timeout)))
     assert (type(error), str(error)) == (
         TimeoutError,
         f"the coroutine did not finish within {timeout:g} seconds",
@@ -192,7 +210,7 @@ def test_what_clean_up_raises_is_the_cause_of_a_timeout(place):
         finally:
             raise Oops
 
-    error = place(lambda: outcome(lambda: anysync.run(slow(), timeout=0.01)))
+    error = place(lambda: error_of(lambda: anysync.run(slow(), timeout=0.01)))
     assert type(error) is TimeoutError
     assert type(error.__cause__) is Oops
 
@@ -222,7 +240,7 @@ def test_a_task_that_fails_cancels_its_group(place):
             tasks.start_soon(fails)
             await anyio.sleep_forever()
 
-    error = place(lambda: outcome(lambda: anysync.run(main())))
+    error = place(lambda: error_of(lambda: anysync.run(main())))
     assert type(error) is ExceptionGroup
     assert [type(one) for one in error.exceptions] == [Oops]
 
@@ -275,7 +293,7 @@ def test_context_variables_flow_in_and_into_a_context_of_ones_own(place):
 
 def test_an_entered_context_is_refused(place):
     context = copy_context()
-    error = place(lambda: context.run(outcome, lambda: anysync.run(library(), context=context)))
+    error = place(lambda: context.run(error_of, lambda: anysync.run(library(), context=context)))
     assert type(error) is RuntimeError
     assert "entered already" in str(error)
 
@@ -293,7 +311,7 @@ def test_a_submitted_call_is_cancelled_with_its_future(place):
         assert begun.wait(30)
         future.cancel()
         assert cancelled.wait(30)
-        return outcome(lambda: future.result(30))
+        return error_of(lambda: future.result(30))
 
     begun, cancelled = threading.Event(), threading.Event()
     assert type(place(calls)) is CancelledError
@@ -305,7 +323,7 @@ def test_a_submitted_call_tells_its_outcome(place):
         raise raised
 
     raised = Oops()
-    assert place(lambda: outcome(lambda: anysync.wrap_coroutine(fails()).submit().result(30))) is raised
+    assert place(lambda: error_of(lambda: anysync.wrap_coroutine(fails()).submit().result(30))) is raised
 
 
 # generators
@@ -338,7 +356,7 @@ def close_in_another_thread(generator):
 
 def throw(generator):
     error = Oops()
-    raised = outcome(lambda: generator.throw(error))
+    raised = error_of(lambda: generator.throw(error))
     assert error in (raised, *getattr(raised, "exceptions", ()))
 
 
@@ -439,7 +457,7 @@ def test_what_raises_in_a_step_reaches_who_made_it(place):
     def steps():
         generator = items()
         next(generator)
-        return outcome(lambda: next(generator)), outcome(lambda: next(generator))
+        return error_of(lambda: next(generator)), error_of(lambda: next(generator))
 
     for raised in Oops(), Stop(), SystemExit(), KeyboardInterrupt():
         first, second = place(steps)
@@ -506,7 +524,7 @@ def test_what_the_body_raises_is_raised_in_the_manager(place):
             raise raised
 
     log, raised = [], Oops()
-    assert place(lambda: outcome(body)) is raised
+    assert place(lambda: error_of(body)) is raised
     assert log == [raised]
 
 
@@ -540,7 +558,7 @@ def test_a_child_that_fails_cancels_the_manager_at_once(place):
             log.append("body")
 
     go_on, log, told = None, [], threading.Event()
-    error = place(lambda: outcome(body))
+    error = place(lambda: error_of(body))
     assert type(error) is ExceptionGroup
     assert [type(one) for one in error.exceptions] == [Oops]
     assert log == [True, "body"]
@@ -555,7 +573,7 @@ def test_the_loop_goes_on_for_others_after_a_body_that_was_left_by_an_exit(place
         with manager():
             raise SystemExit
 
-    assert type(place(lambda: outcome(body))) is SystemExit
+    assert type(place(lambda: error_of(body))) is SystemExit
     assert place(lambda: library().run()) == backend
 
 
@@ -630,7 +648,7 @@ def test_a_runner_has_its_own(backend):
         assert list(runner.iterate(numbers())) == [0, 1, 2]
         with runner.enter(opened()):
             assert in_loop(backend, lambda: runner.run(thread())).name == "own"
-    assert type(outcome(lambda: runner.run(library()))) is RuntimeError
+    assert type(error_of(lambda: runner.run(library()))) is RuntimeError
 
 
 def test_a_runner_that_is_closed_ends_what_is_open_and_what_is_under_way(backend):
@@ -656,14 +674,14 @@ def test_a_runner_that_is_closed_ends_what_is_open_and_what_is_under_way(backend
     assert begun.wait(30)
     runner.close()
     assert sorted(ended) == ["call", "generator"]
-    assert "closed" in str(outcome(lambda: future.result(30)))
-    assert "closed" in str(outcome(lambda: next(generator)))
+    assert "closed" in str(error_of(lambda: future.result(30)))
+    assert "closed" in str(error_of(lambda: next(generator)))
 
 
 def test_a_generator_begun_on_one_loop_refuses_its_own_loops_sync_code(backend):
     @anysync.generator
     async def items():
-        yield outcome(lambda: next(generator))
+        yield error_of(lambda: next(generator))
 
     generator = items()
     error = next(generator)

@@ -20,6 +20,7 @@ from steps import (
     every_row,
     every_step,
     in_a_task,
+    outcome,
 )
 
 import anysync
@@ -41,18 +42,6 @@ def outcomes(step):
         for way in WAYS
         if (kind, way) != ("GeneratorExit", in_a_task)  # which a generator of Python 3.12 does not survive
     }
-
-
-def outcome(step, error, way):
-    try:
-        step(lambda: way(error))
-    except BaseException as raised:
-        seen = raised
-    else:
-        return "nothing"
-    if seen is error:
-        return "itself", seen.__cause__
-    return type(seen), str(seen), seen.__cause__ is error
 
 
 @functools.cache
