@@ -7,8 +7,8 @@ from functools import partial
 from sys import modules
 from typing import TYPE_CHECKING, Any
 
-from ._calls import Call, Session, see_through
-from ._core import BaseCall, Latch, drop_frame, importing, running, thread
+from ._calls import Call, Session
+from ._core import BaseCall, drop_frame, importing, running, thread
 from ._host import Host, process
 
 if TYPE_CHECKING:
@@ -110,10 +110,7 @@ class HomeHost(Host):
 
             from_thread.run(self._see_to, call)
         else:  # another thread steps what this one has begun
-            try:
-                self._post_and_wait(call)
-            except BaseException as error:
-                see_through(call, self._post_and_wait, error)
+            self.perform_elsewhere(call)
 
     def _runs_here(self) -> bool:
         from trio import lowlevel
@@ -135,13 +132,6 @@ class HomeHost(Host):
             call.cancel()
             with CancelScope(shield=True):
                 await done.wait()
-
-    def _post_and_wait(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
-        latch = Latch() if call.on_done is None and call.result is None else call.on_done
-        if isinstance(latch, Latch):  # else it has ended meanwhile
-            call.on_done = latch
-            self.post(call, job)
-            latch.wait(call if job is None else None)
 
     def post(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
         try:

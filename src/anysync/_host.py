@@ -16,8 +16,18 @@ from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
-from ._calls import Call, Session, keep_for_good
-from ._core import BaseCall, be_direct, default_backend, drop_frame, importing, load, spin_seconds, thread
+from ._calls import Call, Session, keep_for_good, see_through
+from ._core import (
+    BaseCall,
+    Latch,
+    be_direct,
+    default_backend,
+    drop_frame,
+    importing,
+    load,
+    spin_seconds,
+    thread,
+)
 from ._on_asyncio import Loop
 from ._stalls import watch
 
@@ -236,6 +246,20 @@ class Host:
     def perform(self, call: BaseCall) -> None:
         """Take `call` to its end."""
         raise NotImplementedError
+
+    def perform_elsewhere(self, call: BaseCall) -> None:
+        """Have another thread, which drives the loop, take `call` to its end."""
+        try:
+            self._post_and_wait(call)
+        except BaseException as error:
+            see_through(call, self._post_and_wait, error)
+
+    def _post_and_wait(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
+        latch = Latch() if call.on_done is None and call.result is None else call.on_done
+        if isinstance(latch, Latch):  # else it has ended meanwhile
+            call.on_done = latch
+            self.post(call, job)
+            latch.wait(call if job is None else None)
 
     def perform_sometime(self, call: BaseCall) -> bool:
         """Take `call` to its end without waiting, wherever garbage collection runs; true if it has ended."""

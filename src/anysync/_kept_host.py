@@ -15,8 +15,8 @@ from traceback import walk_tb
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from ._calls import Call, cancel_interrupted, interrupted, keep_for_good, see_through
-from ._core import BaseCall, Drive, Latch, running, thread
+from ._calls import Call, cancel_interrupted, interrupted, keep_for_good
+from ._core import BaseCall, Drive, running, thread
 from ._host import Host, new_loop, new_thread, process, start
 from ._on_asyncio import Loop, kept_loop
 
@@ -129,10 +129,7 @@ class KeptHost(Drive, Host):
         elif busy is self or self.loop in (loop, thread.trio):
             call.abort(RuntimeError("would wait for itself: this object lives on the loop that runs here"))
         elif busy is not None or loop is not None:
-            try:
-                self._post_and_wait(call)
-            except BaseException as error:
-                see_through(call, self._post_and_wait, error)
+            self.perform_elsewhere(call)
         else:
             self._perform_here(call)
 
@@ -141,13 +138,6 @@ class KeptHost(Drive, Host):
         if not self.at_once(call):
             self._perform_here(call)  # `here` has just seen that no loop runs in this thread
         return call.take()
-
-    def _post_and_wait(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
-        latch = Latch() if call.on_done is None and call.result is None else call.on_done
-        if isinstance(latch, Latch):  # else it has ended meanwhile
-            call.on_done = latch
-            self.post(call, job)
-            latch.wait(call if job is None else None)
 
     def _take_over(
         self, coro: "Coro", task: "Task[Any]", interrupt: BaseException | None
