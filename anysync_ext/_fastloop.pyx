@@ -880,7 +880,9 @@ cdef bint park(Lock lock, double until) noexcept nogil:
 cdef bint may_go_home() except -1:
     """Whether a loop may wait for this thread, as for a worker thread of anyio's: see `_home_host`."""
     library = modules.get("anyio._core._eventloop")
-    return library is not None and getattr(library.threadlocals, "current_token", None) is not None
+    if library is None:
+        return False
+    return getattr(getattr(library, "threadlocals", None), "current_token", None) is not None
 
 
 cdef class BaseCoroutine:

@@ -7,11 +7,13 @@ import threading
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
+from types import ModuleType
 
 import anyio
 import pytest
 import sniffio
 from anyio import from_thread, to_thread
+from places import in_thread
 
 import anysync
 from anysync._host import process
@@ -444,6 +446,15 @@ def test_what_a_call_used_dies_with_it():
         assert in_worker(call, "asyncio") == [None, None]
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("module", ["anyio._core._eventloop", "sniffio"])
+def test_a_library_that_another_thread_is_just_importing_is_none_yet(module, monkeypatch):
+    async def here():
+        return threading.current_thread()
+
+    own, *used = in_thread(lambda: [threading.current_thread(), *(anysync.run(here()) for _ in range(2))])
+    assert used == [own, own]
 
 
 def test_the_private_names_of_anyio_are_what_they_were():

@@ -186,7 +186,8 @@ class HomeHost(Host):
 def _token() -> Any:
     """Return the loop, or trio's token, that waits for this thread, if it is a worker thread of anyio's."""
     library = modules.get("anyio._core._eventloop")
-    token = None if library is None else getattr(library.threadlocals, "current_token", None)
+    locals_ = getattr(library, "threadlocals", None)  # which is not there while the module is in the making
+    token = getattr(locals_, "current_token", None)
     return getattr(token, "native_token", token)  # which was the token itself before anyio 4.11
 
 
