@@ -224,6 +224,19 @@ def test_a_generator_lives_in_one_task_of_that_loop(backend):
 
 
 @backends
+def test_an_object_that_is_begun_as_the_last_one_ends_lives_on(backend):
+    def call():
+        for _ in range(100):
+            generator = threads()
+            next(generator)
+            generator.close()
+        with manager():
+            return [next(generator) for generator in [threads() for _ in range(3)]]
+
+    assert set(in_worker(call, backend)) == {threading.current_thread()}
+
+
+@backends
 def test_a_body_may_go_on_in_another_thread(backend):
     def enter():
         opened.__enter__()
@@ -453,6 +466,7 @@ def test_a_library_that_another_thread_is_just_importing_is_none_yet(module, mon
     async def here():
         return threading.current_thread()
 
+    monkeypatch.setitem(sys.modules, module, ModuleType(module))
     own, *used = in_thread(lambda: [threading.current_thread(), *(anysync.run(here()) for _ in range(2))])
     assert used == [own, own]
 

@@ -3,7 +3,6 @@
 from asyncio import AbstractEventLoop, Task
 from collections.abc import Callable
 from contextvars import Context
-from functools import partial
 from sys import modules
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +96,7 @@ class HomeHost(Host):
             self._call_type = HomeCall
         self.native = native
         self._guard: Task[None] | None = None
+        self._dismissed = 0
 
     def _nothing_to_end(self) -> None: ...
 
@@ -143,20 +143,23 @@ class HomeHost(Host):
 
     def session(self, context: Context | None = None, **options: Any) -> Session:
         session = super().session(context, **options)
+        self.open.add(session)
         self.loop.call_soon_threadsafe(self._set_guard, context=Context())
         return session
 
     def _set_guard(self) -> None:
         if self._guard is None:
-            self._guard = self.loop.create_task(self._stand_guard(), context=Context())
+            self._guard = self.loop.create_task(self._stand_guard(self._dismissed), context=Context())
 
-    async def _stand_guard(self) -> None:
+    async def _stand_guard(self, number: int) -> None:
         from anyio import sleep_forever
 
         try:
             await sleep_forever()
         finally:
-            sessions = [thing for thing in self.open if isinstance(thing, Session)]
+            sessions = self._sessions()
+            if number < self._dismissed:
+                sessions.clear()  # they have a guard of their own
             if sessions:
                 self.gone = "the loop that this object lived on has ended"
             for session in sessions:
@@ -167,16 +170,17 @@ class HomeHost(Host):
 
     def closed(self, thing: object) -> None:
         super().closed(thing)
-        if self._guard is not None and not any(isinstance(thing, Session) for thing in self.open):
+        if self._guard is not None and not self._sessions():
+            self._dismissed += 1
             self._guard.cancel()
             self._guard = None
 
-    def forget(self, session: Session) -> None:
-        self.post_job(partial(self.closed, session))
+    def _sessions(self) -> list[Session]:
+        return [thing for thing in self.open.copy() if isinstance(thing, Session)]
 
-    def post_job(self, job: Callable[[], object]) -> None:
-        if self.gone is None:
-            self.loop.call_soon_threadsafe(job, context=Context())
+    def forget(self, session: Session) -> None:
+        if session in self.open and self.gone is None:
+            self.loop.call_soon_threadsafe(self.closed, session, context=Context())
 
     def close(self) -> None:
         """Serve no longer: the loop is not ours to close."""
