@@ -721,14 +721,14 @@ cdef class Latch:
 
 
 cdef class Mailbox:
-    """Guarantees. `jobs`, `watching`, `swept` and `callers_rest` change in critical sections; all else belongs
+    """Guarantees. `jobs`, `rung`, `watching`, `swept` and `callers_rest` change in critical sections; all else belongs
     to the thread whose mailbox it is. `bell` rings with each post. Where that thread is about to wait anyway, the
     latch of a finished call is opened there, when the GIL has been given up.
     """
 
     cdef object jobs, loop, ring
     cdef LoopState state
-    cdef bint attending, swept, watching
+    cdef bint attending, rung, swept, watching
     cdef unsigned long owner
     cdef double callers_rest, rest
     cdef Latch finished
@@ -758,8 +758,9 @@ cdef class Mailbox:
         with cython.critical_section(self):
             jobs.append(call if job is None else job)
             ring, sweep = self.watching, self.swept
-            look(self.bell)  # in case it rings already: what is not locked must not be released
-            PyThread_release_lock(self.bell)
+            if not self.rung:  # else it is not locked, or on its way to who waits for it
+                self.rung = True
+                PyThread_release_lock(self.bell)
         if ring:
             self.ring()
         if sweep:
@@ -779,8 +780,10 @@ cdef class Mailbox:
         cdef bint found
         job = None
         jobs = self.jobs
-        look(self.bell)  # it may have rung for this job
         with cython.critical_section(self):
+            if self.rung:
+                look(self.bell)  # if nobody has heard it
+                self.rung = False
             closing = self.closing
             found = len(jobs) > 0
             if found:

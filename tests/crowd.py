@@ -25,16 +25,16 @@ var: ContextVar[object] = ContextVar("var", default=None)
 
 
 async def tasks() -> int:
-    """Return how many other tasks there are on this loop, but for those that are about to end."""
-    await turn(3)
+    """Return how many tasks there are on this loop, but for those that count, and timers that have ended."""
     if sniffio.current_async_library() == "asyncio":
-        return len(asyncio.all_tasks()) - 1
-    from trio.lowlevel import current_root_task
+        names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]
+    else:
+        from trio.lowlevel import current_root_task
 
-    root = current_root_task()
-    assert root is not None
-    system_nursery = root.child_nurseries[1]  # where tasks of ours are
-    return len(system_nursery.child_tasks) - 1
+        root = current_root_task()
+        assert root is not None
+        names = [task.name for task in root.child_nurseries[1].child_tasks]  # of the nursery of system tasks
+    return len([name for name in names if name != "tasks" and not name.endswith(".later")])
 
 
 class Oops(Exception):

@@ -9,6 +9,7 @@ from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from inspect import CO_COROUTINE
+from queue import Empty, SimpleQueue
 from signal import SIGINT, default_int_handler
 from time import monotonic
 from traceback import walk_tb
@@ -79,13 +80,11 @@ class _Turn:
 
     def __init__(self) -> None:
         self.thread = get_ident()
-        self.come = allocate_lock()
-        self.come.acquire()
+        self.come: SimpleQueue[bool] = SimpleQueue()
         self.promoted = False
 
     def wake(self) -> None:
-        with suppress(RuntimeError):  # it is awake
-            self.come.release()
+        self.come.put(True)
 
 
 class KeptHost(Drive, Host):
@@ -112,8 +111,7 @@ class KeptHost(Drive, Host):
         self._turning: BaseCall | None = None
         self._helping = False
         self._helper: threading.Thread | None = None
-        self._bell = allocate_lock()
-        self._bell.acquire()
+        self._bell: SimpleQueue[bool] = SimpleQueue()
         self._helper_closes = self._helper_ends = False
         self._helped = allocate_lock()
         self._helped.acquire()
@@ -307,7 +305,7 @@ class KeptHost(Drive, Host):
         if self.try_to_drive():
             self._leave_queue(turn)
             return True
-        turn.come.acquire()
+        turn.come.get()
         return turn.promoted
 
     def _leave_queue(self, turn: _Turn) -> bool:
@@ -345,8 +343,8 @@ class KeptHost(Drive, Host):
             self._ring()
 
     def _ring(self) -> None:
-        with suppress(RuntimeError):  # rung already
-            self._bell.release()
+        if self._bell.empty():
+            self._bell.put(True)
 
     def _start_helper(self) -> None:
         if process.is_not_ours():
@@ -359,7 +357,7 @@ class KeptHost(Drive, Host):
 
     def _help(self) -> None:
         """Turn the loop between steps, and close it if asked to: what the helper thread does."""
-        while self._bell.acquire() and not self._helper_ends:  # `gone` comes before it is known who closes
+        while self._bell.get() and not self._helper_ends:  # `gone` comes before it is known who closes
             if not self.try_to_drive():
                 continue
             self._helping = True
@@ -437,7 +435,8 @@ class KeptHost(Drive, Host):
             self.loop.call_soon_threadsafe(self._stop_turning)
         if not self.try_to_drive():
             until = monotonic() + 1 if get_ident() == self._owner else process.patience
-            turn.come.acquire(timeout=max(0, until - monotonic()))
+            with suppress(Empty):
+                turn.come.get(timeout=max(0, until - monotonic()))
         return self.try_to_drive() or self._leave_queue(turn)
 
     def _stop_turning(self) -> None:
