@@ -197,6 +197,14 @@ cdef class Holder:
         return 0
 
 
+cdef tuple cancels = ()
+
+
+def add_cancel(cancelled):
+    global cancels
+    cancels = (*cancels, cancelled)
+
+
 def be_direct(bint direct):
     global may_be_direct
     may_be_direct = direct
@@ -252,7 +260,7 @@ cdef class BaseCall(Holder):
             self.finish(task.result)
 
     cpdef fail(self, error):
-        if self.instead is not None and isinstance(error, (Exception, CancelledError)):
+        if self.instead is not None and isinstance(error, (Exception, CancelledError, *cancels)):
             self.instead.__cause__ = error
             error = self.instead
         self.finish(partial(raise_, error))
@@ -644,7 +652,7 @@ cdef class Drive:
             if self.try_to_drive():
                 self.let_go()
         elif self.open and self.gone is None and not self.own_loop.idle:
-            self._on_wake()
+            self.wake()
 
 
 cdef bint look(Lock lock) noexcept nogil:

@@ -790,6 +790,43 @@ def test_options_are_those_of_the_backend():
             assert str(caught.value) == f"unknown backend options '{wrong}': {backend} has {known}"
 
 
+@pytest.mark.parametrize("take", [anysync.configure, anysync.Runner])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("clock", "clock must be a trio.abc.Clock or None, not 3"),
+        ("instruments", "instruments must be some trio.abc.Instrument, not 3"),
+    ],
+)
+def test_options_of_trio_are_checked(take, option, message):
+    with pytest.raises(TypeError) as caught:
+        take(backend="trio", backend_options={option: 3})
+    assert str(caught.value) == message
+
+
+def test_an_empty_backend_is_no_backend(backend):
+    for use in library().run, library().submit, partial(anysync.run, library()):
+        with pytest.raises(ValueError, match="unknown backend ''"):
+            use(backend="")
+
+
+def test_a_runner_stays_on_the_backend_that_its_options_are_of():
+    with anysync.Runner(backend_options={"debug": False}) as runner:
+        anysync.configure(backend="trio")
+        try:
+            assert runner.run(library()) == "asyncio"
+        finally:
+            anysync.configure(backend="asyncio")
+
+
+def test_a_runner_on_trio_has_no_loop_to_show():
+    with (
+        anysync.Runner(backend="trio") as runner,
+        pytest.raises(RuntimeError, match=r"no event loop to show: use run\(\) and submit\(\)"),
+    ):
+        _ = runner.loop
+
+
 def test_options_of_trio_are_trios():
     class Instrument:
         ran = 0

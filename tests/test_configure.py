@@ -112,11 +112,7 @@ def test_uvloop_asked_for_and_not_installed_is_an_import_error(
             ValueError,
             "stall_warning must be a number of seconds above 0, or math.inf, not nan",
         ),
-        (
-            False,
-            ValueError,
-            "stall_warning must be a number of seconds above 0, or math.inf, not False",
-        ),
+        (True, TypeError, "stall_warning must be a number of seconds, not True"),
         ("5", TypeError, "stall_warning must be a number of seconds, not '5'"),
     ],
 )
@@ -129,6 +125,12 @@ def test_a_stall_warning_takes_seconds(
     assert str(caught.value) == message
     assert _stalls.limit == 7
     assert in_new_thread(lambda: type(run(of_the_loop()))) is not OwnLoop
+
+
+def test_going_home_is_a_yes_or_no() -> None:
+    wrong: Any = "no"
+    with pytest.raises(TypeError, match="go_home must be True or False, not 'no'"):
+        configure(go_home=wrong)
 
 
 def test_a_stall_warning_that_is_not_given_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

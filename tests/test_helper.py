@@ -948,7 +948,7 @@ def test_who_waits_for_a_loop_that_closes_is_told() -> None:
 
     def own() -> None:
         host: Any = here()
-        host._on_wake = host.loop.on_wake = lambda: None  # the helper stays out of it
+        host.wake = host.loop.on_wake = lambda: None  # the helper stays out of it
         next(shared)
         host.hand_to(1)  # as if a third thread were driving
         other.start()

@@ -14,6 +14,7 @@ import pytest
 import sniffio
 from anyio import from_thread, to_thread
 from places import in_thread
+from scripts import script
 
 import anysync
 from anysync._host import process
@@ -84,7 +85,7 @@ def by_with():
 every_way = pytest.mark.parametrize("way", [by_run, by_function, by_future, by_for, by_with])
 
 
-def outcome(call):
+def error_or_value(call):
     try:
         return call()
     except BaseException as error:
@@ -123,7 +124,7 @@ def test_what_lives_on_the_loop_can_be_used(backend):
             lock = anyio.Lock()
             async with lock:
                 error = await to_thread.run_sync(
-                    lambda: outcome(lambda: anysync.run(locked(lock), timeout=0.01))
+                    lambda: error_or_value(lambda: anysync.run(locked(lock), timeout=0.01))
                 )
             send.close()
             receive.close()
@@ -166,7 +167,7 @@ def test_what_is_raised_is_the_callers(error, turns, backend):
         raise error
 
     def call():
-        return outcome(lambda: anysync.run(fails())), thread().run()
+        return error_or_value(lambda: anysync.run(fails())), thread().run()
 
     raised, served = in_worker(call, backend)
     assert raised is error
@@ -204,6 +205,32 @@ def test_a_cancel_of_the_task_that_waits_reaches_the_coroutine_and_the_thread(sh
     begun, log = None, []
     cancelled = anyio.run(main, backend=backend)
     assert log == ["clean", cancelled]
+
+
+@backends
+@pytest.mark.parametrize("use", ["call", "step", "enter"])
+def test_a_scope_around_the_worker_knows_its_cancel(use, backend):
+    async def endless():
+        await anyio.sleep_forever()
+
+    async def items():
+        await anyio.sleep_forever()
+        yield
+
+    uses = {
+        "call": lambda: anysync.run(endless()),
+        "step": lambda: next(anysync.wrap_async_generator(items())),
+        "enter": lambda: anysync.contextmanager(items)().__enter__(),
+    }
+
+    async def main():
+        with anyio.move_on_after(0.01) as scope:
+            await to_thread.run_sync(uses[use])
+        with pytest.raises(TimeoutError), anyio.fail_after(0.01):
+            await to_thread.run_sync(uses[use])
+        return scope.cancelled_caught
+
+    assert anyio.run(main, backend=backend) is True
 
 
 @backends
@@ -285,8 +312,8 @@ def test_what_is_left_open_does_not_keep_the_loop_from_its_end(backend):
     left, objects = [], []
     in_worker(call, backend)
     assert sorted(left) == ["generator", "with"]
-    assert type(outcome(lambda: next(objects[0]))) in (RuntimeError, StopIteration)
-    assert "has ended" in str(outcome(lambda: objects[1].__exit__(None, None, None)))
+    assert type(error_or_value(lambda: next(objects[0]))) in (RuntimeError, StopIteration)
+    assert "has ended" in str(error_or_value(lambda: objects[1].__exit__(None, None, None)))
 
 
 @backends
@@ -350,7 +377,7 @@ def test_it_can_be_turned_off(way, backend, monkeypatch):
 def test_a_thread_that_was_abandoned_serves_itself(backend):
     def call():
         cancelled.wait(WATCHDOG)
-        used.append(outcome(lambda: thread().run()))
+        used.append(error_or_value(lambda: thread().run()))
         done.set()
 
     async def main():
@@ -367,10 +394,12 @@ def test_a_thread_that_was_abandoned_serves_itself(backend):
         assert used[0] is not home
 
 
-def test_a_thread_whose_loop_is_gone_serves_itself():
+@backends
+@pytest.mark.parametrize("way", [by_run, by_function, by_for, by_with])
+def test_a_thread_whose_loop_is_gone_serves_itself(way, backend):
     def call():
         gone.wait(WATCHDOG)
-        used.append((outcome(lambda: thread().run()), threading.current_thread()))
+        used.append((error_or_value(way), threading.current_thread()))
         done.set()
 
     async def main():
@@ -378,10 +407,41 @@ def test_a_thread_whose_loop_is_gone_serves_itself():
             await to_thread.run_sync(call, abandon_on_cancel=True)
 
     used, gone, done = [], threading.Event(), threading.Event()
-    anyio.run(main)
+    anyio.run(main, backend=backend)
     gone.set()
     assert done.wait(WATCHDOG)
-    assert used[0][0] is used[0][1]
+    assert set(used[0][0]) == {used[0][1]}
+
+
+@script(within=3)
+def test_a_worker_of_a_kept_loop_goes_on_when_nobody_waits_for_the_loop():
+    async def slow():
+        begun.set()
+        await anyio.sleep(0.2)
+        return "done"
+
+    def work():
+        results.append(anysync.run(slow()))
+        with anysync.contextmanager(opened)() as entered:
+            results.append(entered)
+        over.set()
+
+    async def opened():
+        await anyio.sleep(0.01)
+        yield "entered"
+
+    async def main():
+        await to_thread.run_sync(work)
+
+    async def give_up():
+        task = asyncio.create_task(main())
+        await to_thread.run_sync(begun.wait)
+        task.cancel()  # natively, which leaves the worker behind
+
+    results, begun, over = [], threading.Event(), threading.Event()
+    anysync.run(give_up())
+    assert over.wait(WATCHDOG)
+    assert results == ["done", "entered"]
 
 
 @backends

@@ -171,6 +171,158 @@ def test_a_signal_handler_may_call_while_the_call_that_it_broke_into_waits(place
     assert results == ["trio"]
 
 
+class Alarm(Exception):
+    pass
+
+
+@script(within=3)
+def test_what_a_signal_handler_raises_comes_up_and_calls_go_on():
+    """Wherever it breaks into: in trio's own code it is the end of that run."""
+
+    def handler(*_):
+        raise Alarm
+
+    async def busy():
+        while True:
+            await trio.sleep(0)
+
+    anysync.configure(backend="trio")
+    signal.signal(signal.SIGALRM, handler)
+    works().run()
+    for _ in range(30):
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        assert type(raised(lambda: anysync.run(busy()))) is Alarm
+        assert works().run() == "trio"
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("number", range(5))
+@script(code=3, within=3)
+def test_an_exit_out_of_a_signal_handler_ends_the_process(number):
+    async def serve():
+        while True:
+            await trio.sleep(0)
+
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit(3))
+    signal.setitimer(signal.ITIMER_REAL, 0.05 + number / 1000)
+    anysync.run(serve(), backend="trio")
+
+
+@pytest.mark.parametrize("kind", ["background", "runner"])
+@script
+def test_a_run_that_fails_is_told_to_its_callers_and_replaced(kind):
+    async def breaks():
+        def abort(_):
+            raise ValueError("bug")
+
+        with trio.move_on_after(0.01):
+            await trio.lowlevel.wait_task_rescheduled(abort)
+
+    async def main():
+        return call()
+
+    def call():
+        run = runner.run if kind == "runner" else anysync.run
+        error = raised(lambda: run(breaks()))
+        return type(error), "has failed" in str(error), run(works())
+
+    runner = anysync.Runner(backend="trio")
+    assert trio.run(main) == (RuntimeError, True, "trio")
+    runner.close()
+
+
+@script
+def test_a_runner_that_is_closed_during_a_step_says_so():
+    @anysync.generator
+    async def endless():
+        yield 1
+        trio.lowlevel.current_trio_token().run_sync_soon(begun.set)
+        await trio.sleep_forever()
+
+    def steps():
+        generator = runner.iterate(endless())
+        next(generator)
+        errors.append(raised(lambda: next(generator)))
+
+    begun, errors = threading.Event(), []
+    runner = anysync.Runner(backend="trio")
+    thread = threading.Thread(target=steps)
+    thread.start()
+    begun.wait()
+    runner.close()
+    thread.join()
+    assert (type(errors[0]), str(errors[0])) == (RuntimeError, "the runner has been closed")
+
+
+@pytest.mark.parametrize("chosen", ["by the call", "by configure"])
+@script(out="called\n")
+def test_a_destructor_may_call_when_the_interpreter_ends(chosen):
+    class Calls:
+        def __init__(self):
+            self.run, self.print = anysync.run, print
+            self.options = {"backend": "trio"} if chosen == "by the call" else {}
+
+        def __del__(self):
+            self.print(self.run(called(), **self.options))
+
+    async def called():
+        return "called"
+
+    import builtins
+
+    anysync.configure(backend="trio")
+    anysync.run(called())
+    builtins.holder = Calls()
+
+
+@script
+def test_a_guest_of_asyncio_is_trio():
+    import asyncio
+
+    async def guest():
+        return works().run()
+
+    async def host():
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            guest, run_sync_soon_threadsafe=loop.call_soon_threadsafe, done_callback=done.set_result
+        )
+        return (await done).unwrap()
+
+    assert asyncio.run(host()) == "trio"
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@script
+def test_ctrl_c_during_a_call_inside_a_kept_loop_cancels_that_call(backend):
+    import anyio
+
+    async def endless():
+        event.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0)
+            log.append("clean")
+
+    async def outer():
+        await anyio.sleep(0)
+        try:
+            anysync.run(endless())
+        finally:
+            log.append("outer")
+
+    event, log = threading.Event(), []
+    anysync.configure(backend=backend)
+    thread = send_after(event)
+    assert type(raised(lambda: anysync.run(outer()))) is KeyboardInterrupt
+    thread.join()
+    assert log == ["clean", "outer"]
+    assert anysync.run(anyio.sleep(0)) is None
+
+
 @places
 @script(options=FORKS)
 def test_a_child_and_its_parent_go_on_after_a_fork(place):

@@ -7,6 +7,7 @@ from ._pyloop import (
     LoopState as LoopState,
     Mailbox as Mailbox,
     Step as Step,
+    add_cancel as add_cancel,
     be_direct as be_direct,
     drop_frame as drop_frame,
     load as load,

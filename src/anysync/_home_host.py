@@ -1,14 +1,15 @@
 """The loop that waits for a worker thread of anyio's: where sync code in that thread is at home."""
 
-from asyncio import AbstractEventLoop, Task
+from asyncio import AbstractEventLoop, CancelledError, Task
 from collections.abc import Callable
 from contextvars import Context
+from functools import partial
 from sys import modules
 from typing import TYPE_CHECKING, Any
 
 from ._calls import Call, Session
-from ._core import BaseCall, drop_frame, importing, running, thread
-from ._host import Host, process
+from ._core import BaseCall, drop_frame, raise_as_is, running, thread
+from ._host import Host, on_trio, process
 
 if TYPE_CHECKING:
     from ._pyloop import Coro
@@ -87,16 +88,21 @@ class HomeHost(Host):
     def __init__(self, backend: str, native: Any) -> None:
         loop: Any = native
         if backend == "trio":
-            with importing:
-                from ._on_trio import HomeOnTrio
-
-            loop = HomeOnTrio(native)
+            loop = on_trio().HomeOnTrio(native)
         super().__init__(backend, loop, self._nothing_to_end)
         if backend == "asyncio":
             self._call_type = HomeCall
         self.native = native
         self._guard: Task[None] | None = None
         self._dismissed = 0
+        #: the host of the loop, where that is one of ours which is kept
+        self._owner = next((host for host in process.hosts.copy() if _is_of(host, native)), None)
+
+    def _keep_turning(self, thing: object) -> None:
+        """Have a loop of ours be turned until something has ended, also when nobody waits for that."""
+        if self._owner is not None:
+            self._owner.open.add(thing)
+            self._owner.wake()
 
     def _nothing_to_end(self) -> None: ...
 
@@ -108,7 +114,14 @@ class HomeHost(Host):
         elif running() is None and _token() is self.native:
             from anyio import from_thread
 
-            from_thread.run(self._see_to, call)
+            self._keep_turning(call)
+            try:
+                from_thread.run(self._see_to, call)
+            except BaseException:  # it has not begun
+                call.abort(RuntimeError("the loop that waits for this thread has just ended"))
+            finally:
+                if self._owner is not None:
+                    self._owner.closed(call)
         else:  # another thread steps what this one has begun
             self.perform_elsewhere(call)
 
@@ -127,11 +140,12 @@ class HomeHost(Host):
         try:
             await done.wait()
         except get_cancelled_exc_class() as cancelled:
-            if self.backend == "trio":
-                call.instead = cancelled
             call.cancel()
             with CancelScope(shield=True):
                 await done.wait()
+            result: Any = call.result
+            if isinstance(result, partial) and isinstance(result.args[0], CancelledError):
+                call.result = partial(raise_as_is, cancelled)  # by which its scope knows it
 
     def post(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
         try:
@@ -144,6 +158,7 @@ class HomeHost(Host):
     def session(self, context: Context | None = None, **options: Any) -> Session:
         session = super().session(context, **options)
         self.open.add(session)
+        self._keep_turning(session)
         self.loop.call_soon_threadsafe(self._set_guard, context=Context())
         return session
 
@@ -170,6 +185,8 @@ class HomeHost(Host):
 
     def closed(self, thing: object) -> None:
         super().closed(thing)
+        if self._owner is not None:
+            self._owner.closed(thing)
         if self._guard is not None and not self._sessions():
             self._dismissed += 1
             self._guard.cancel()
@@ -185,6 +202,10 @@ class HomeHost(Host):
     def close(self) -> None:
         """Serve no longer: the loop is not ours to close."""
         self.gone = self.gone or "the interpreter is shutting down"
+
+
+def _is_of(host: Host, native: Any) -> bool:
+    return host.keeps and native in (host.loop, getattr(host.loop, "token", None))
 
 
 def _token() -> Any:
@@ -212,6 +233,10 @@ def home(backend: str | None) -> HomeHost | None:
 def _waits(native: Any) -> bool:
     """Whether the loop is there, and waits for this thread."""
     if not isinstance(native, AbstractEventLoop):
+        try:
+            native.run_sync_soon(int, idempotent=True)
+        except RuntimeError:  # the run has ended
+            return False
         return True
     locals_: Any = modules["anyio._core._eventloop"].threadlocals
     scope = getattr(locals_, "current_cancel_scope", None)

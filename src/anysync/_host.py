@@ -147,6 +147,18 @@ if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=process.about_to_fork, after_in_parent=process.has_forked)
 
 
+def on_trio() -> Any:
+    """Return the module of what only trio needs, which is imported once: destructors cannot when all ends."""
+    global _on_trio
+    if _on_trio is None:
+        with importing:
+            from . import _on_trio
+    return _on_trio
+
+
+_on_trio: Any = None
+
+
 def new_loop(
     backend: str,
     make_loop: Callable[[], asyncio.AbstractEventLoop],
@@ -157,10 +169,7 @@ def new_loop(
     """Return a new loop, and what closes it: what the options say, or what `make_loop` returns on asyncio."""
     options = process.defaults[backend] | (options or {})
     if backend == "trio":
-        with importing:
-            from ._on_trio import TrioLoop
-
-        loop: Any = TrioLoop(options, mailbox=mailbox)
+        loop: Any = on_trio().TrioLoop(options, mailbox=mailbox)
         return loop, loop.close
     runner = asyncio.Runner(loop_factory=options.get("loop_factory") or make_loop, debug=options.get("debug"))
     return runner.get_loop(), runner.close
@@ -174,6 +183,8 @@ class Host:
     """
 
     exit_order: int
+    #: whether the loop is turned only while somebody waits, or something is open
+    keeps = False
 
     def __init__(self, backend: str, loop: asyncio.AbstractEventLoop, end_loop: Callable[[], object]) -> None:
         self.backend = backend
@@ -182,10 +193,7 @@ class Host:
         self._call_type = Call
         self._session_type = Session
         if backend == "trio":
-            with importing:
-                from ._on_trio import TrioSession
-
-            self._session_type = TrioSession
+            self._session_type = on_trio().TrioSession
         self.open: set[object] = set()
         #: what was submitted, until its future has been told the outcome
         self.futures: dict[BaseCall, Future[Any]] = {}
@@ -239,6 +247,9 @@ class Host:
     def session(self, context: Context | None = None, **options: Any) -> Session:
         """Return a new session on this host."""
         return self._session_type(self, context, **options)
+
+    def wake(self) -> None:
+        """Have the loop turned if there is something to turn it for."""
 
     def forget(self, session: Session) -> None:
         """Hear that a session has ended, or will never begin."""

@@ -19,7 +19,11 @@ def here(backend: str | None = None) -> Host:
             return at_home
         backend = backend or process.backend
         kept = thread.kept if backend == "asyncio" else thread.kept_on_trio
+        if kept is not None and backend == "trio" and kept.loop.is_closed():
+            kept.close()  # it was ended by an exception, of a signal handler's perhaps
         return _keep(backend) if kept is None or kept.gone is not None else kept
+    if library != "trio" and "trio" in sys.modules and library_here() == "trio":  # as a guest of that loop
+        library = "trio"
     backend = backend or ("trio" if library == "trio" else "asyncio")
     if thread.server is not None:
         host: ThreadHost = thread.server.nested(backend)
@@ -29,6 +33,12 @@ def here(backend: str | None = None) -> Host:
     if library == "trio" and backend == "asyncio":
         host.tell_library()
     return host
+
+
+def library_here() -> str | None:
+    """Return the name of the library whose task runs here, which need not be the loop's."""
+    sniffio = sys.modules.get("sniffio")
+    return getattr(getattr(sniffio, "thread_local", None), "name", None)
 
 
 def background(backend: str) -> ThreadHost:

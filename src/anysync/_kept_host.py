@@ -20,6 +20,7 @@ from ._calls import Call, cancel_interrupted, interrupted, keep_for_good
 from ._core import BaseCall, Drive, running, thread
 from ._host import Host, new_loop, new_thread, process, start
 from ._on_asyncio import Loop, kept_loop
+from ._thread_host import ThreadHost
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -59,7 +60,7 @@ class _Interrupts:
 
     def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
         self.count += 1
-        if self.count > 1:
+        if self.count > 1 or _waits_for_another_thread(frame):  # which then has its call cancelled
             raise KeyboardInterrupt
         self.call.loop.call_soon_threadsafe(self.call.cancel)
 
@@ -71,6 +72,17 @@ class _Interrupts:
             set_handler(SIGINT, default_int_handler)
         if self._loop is not None:
             self._loop.expect_no_signals()
+
+
+def _waits_for_another_thread(frame: FrameType | None) -> bool:
+    """Whether what a signal broke into is a call that was made inside the loop, and blocks it."""
+    for _ in range(4):
+        if frame is None:
+            break
+        if frame.f_code in (ThreadHost.perform.__code__, Host.perform_elsewhere.__code__):
+            return True
+        frame = frame.f_back
+    return False
 
 
 class _Turn:
@@ -99,6 +111,7 @@ class KeptHost(Drive, Host):
     """
 
     exit_order = 0
+    keeps = True
 
     def __init__(self, backend: str = "asyncio", *, transient: bool = False) -> None:
         Drive.__init__(self)
@@ -117,7 +130,7 @@ class KeptHost(Drive, Host):
         self._helped.acquire()
         self.own_loop = self.loop if isinstance(self.loop, Loop) else None
         if self.own_loop is not None:
-            self.own_loop.on_wake = self._on_wake
+            self.own_loop.on_wake = self.wake
 
     def perform(self, call: BaseCall) -> None:
         busy = None if thread.busy is None else process.busy()
@@ -193,6 +206,9 @@ class KeptHost(Drive, Host):
                     elif self.loop.is_closed():
                         call.abort(RuntimeError(self.gone))
                 except BaseException as error:
+                    if self.loop.is_closed():
+                        call.abort(error)
+                        raise
                     if interrupt is not None or self.gone is not None:
                         raise
                     interrupt = error
@@ -329,14 +345,14 @@ class KeptHost(Drive, Host):
                 return
             self.stop_driving()
         if self.open and self.gone is None and (self.own_loop is None or not self.own_loop.idle):
-            self._on_wake()
+            self.wake()
 
     def recover(self) -> None:
         """Undo what an interrupt has left of a step of this thread."""
         if self.own_loop is not None and running() is self.own_loop:
             self.own_loop.leave()
 
-    def _on_wake(self) -> None:
+    def wake(self) -> None:
         if self.open and self.gone is None and not self.driven():
             if self._helper is None:
                 self._start_helper()
@@ -395,7 +411,7 @@ class KeptHost(Drive, Host):
             if self.transient and not self.open:
                 self.close()
         else:
-            self._on_wake()  # a loop that is not ours would not tell
+            self.wake()  # a loop that is not ours would not tell
 
     def closed(self, thing: object) -> None:
         super().closed(thing)

@@ -70,7 +70,7 @@ def check_backend(backend: str | None) -> None:
     """Raise `ValueError` for a backend that there is not, and `ImportError` for one that is not installed."""
     if backend not in (None, "asyncio", "trio"):
         raise ValueError(f"unknown backend {backend!r}: there are 'asyncio' and 'trio'")
-    if backend == "trio" and "trio" not in modules:
+    if backend == "trio" and not is_finalizing() and "trio" not in modules:
         from importlib.util import find_spec
 
         if find_spec("trio") is None:
@@ -117,7 +117,7 @@ class AnySyncCoroutine(BaseCoroutine[R_co, Y_co, S_contra]):
     def _run(self, timeout: float | None, context: Context | None, backend: str | None) -> Callable[[], Any]:
         coro = self.coro
         timeout = checked(coro, timeout, context)
-        return host_for(coro, backend or self.backend).run(coro, timeout, context)
+        return host_for(coro, self.backend if backend is None else backend).run(coro, timeout, context)
 
     def submit(self, *, context: Context | None = None, backend: str | None = None) -> "Future[R_co]":
         """Start the coroutine and return a `concurrent.futures.Future` of its outcome.
@@ -127,7 +127,7 @@ class AnySyncCoroutine(BaseCoroutine[R_co, Y_co, S_contra]):
         """
         coro = self.coro
         checked(coro, None, context)
-        return host_for(coro, backend or self.backend).submit(coro, context)
+        return host_for(coro, self.backend if backend is None else backend).submit(coro, context)
 
     def __getattr__(self, name: str) -> Any:
         # cr_frame, cr_code and the like, which debuggers and asyncio's repr look at
@@ -178,7 +178,7 @@ def run(
     backend: str | None = None,
 ) -> R:
     """Run any awaitable from sync code and return its result, as `AnySyncCoroutine.run` does."""
-    backend = backend or backend_of(awaitable)
+    backend = backend_of(awaitable) if backend is None else backend
     coro = as_coroutine(awaitable)
     timeout = checked(coro, timeout, context)
     return cast("R", host_for(coro, backend).run(coro, timeout, context)())

@@ -6,6 +6,7 @@ that they can. The private names of trio that this relies on are checked by the 
 
 import signal
 import sys
+import traceback
 from _thread import get_ident
 from asyncio import CancelledError
 from collections import deque
@@ -13,7 +14,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import sniffio
 import trio
@@ -21,13 +22,15 @@ from trio._core._run import GLOBAL_RUN_CONTEXT, setup_runner, unrolled_run
 from trio.lowlevel import Abort, current_task, reschedule, spawn_system_task, wait_task_rescheduled
 
 from ._calls import Session
-from ._core import LoopState, Mailbox, drop_frame, raise_as_is, running, thread
+from ._core import LoopState, Mailbox, add_cancel, drop_frame, raise_as_is, running, thread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: what a mailbox counts: there are always more than its own, since trio is woken by a socket too
 _DESCRIPTORS = {"the mailbox's": None, "trio's": None}
+
+add_cancel(trio.Cancelled)
 
 Callback = tuple[Context, Callable[..., object], tuple[Any, ...]]
 
@@ -113,12 +116,14 @@ class TrioLoop(_LoopOnTrio):
             #: what trio has of the thread that turns it
             self._own = _swap(outer)
             sys.set_asyncgen_hooks(*hooks)
-        self._turns = unrolled_run(self._runner, self._main, (), host_uses_signal_set_wakeup_fd=True)
+        self._turns: Any = unrolled_run(self._runner, self._main, (), host_uses_signal_set_wakeup_fd=True)
         self._begun = False
+        #: by which other threads know the run, once it has begun
+        self.token: trio.lowlevel.TrioToken | None = None
         self._timeout = 0.0
 
     async def _main(self) -> None:
-        self._begun = True
+        self._begun, self.token = True, trio.lowlevel.current_trio_token()
         with self._end:
             await trio.sleep_forever()
 
@@ -143,29 +148,37 @@ class TrioLoop(_LoopOnTrio):
     def _turn_until_stopped(self) -> None:
         if self._closed:
             raise RuntimeError("this run of trio has ended")
-        events: Any = None
+        if not self._begun:
+            self._turn(None)
         while not self._begun:  # else it takes no tasks
-            self._timeout = self._turns.send(events)
-            events = self._runner.io_manager.get_events(0)
+            self._turn(self._runner.io_manager.get_events(0))
         while True:
             self._call_back()
-            if self._stopping:
+            if self._stopping or self._closed:
                 return
-            events = self._wait(self._timeout)
-            if self._callbacks and not events:
-                continue
             try:
-                self._timeout = self._turns.send(events)
-            except StopIteration:
-                self._closed = True
-                self._call_back()
-                return
-            except trio.TrioInternalError as error:
-                self._closed = True
-                cause = error.__cause__
-                if isinstance(cause, (KeyboardInterrupt, SystemExit)):  # of a signal handler
-                    raise cause from None
+                events = self._wait(self._timeout)
+            except BaseException:
+                self._expect_events_again()
                 raise
+            if events or not self._callbacks:
+                self._turn(events)
+
+    def _turn(self, events: Any) -> None:
+        """Have trio do what there is to do, and learn how long it wants to wait."""
+        try:
+            self._timeout = self._turns.send(events)
+        except StopIteration:
+            self._closed = True
+            if not self._closing:
+                main: Any = self._runner.main_task_outcome
+                raise _end_of_run(getattr(main, "error", None)) from None
+        except trio.TrioInternalError as error:
+            self._closed = True
+            raise _end_of_run(error) from error.__cause__
+        except BaseException:  # as it ends
+            self._closed = self._turns.gi_frame is None
+            raise
 
     def _call_back(self) -> None:
         """Do what was to be done soon, after which there is no waiting."""
@@ -185,6 +198,14 @@ class TrioLoop(_LoopOnTrio):
         if self.mailbox.attend(timeout, _DESCRIPTORS):
             return self.mailbox.watched(get_events, timeout)
         return None if self._callbacks else get_events(0)
+
+    def _expect_events_again(self) -> None:
+        """Have the kernel tell once more what a signal handler's exception may have thrown away."""
+        manager: Any = self._runner.io_manager
+        if hasattr(manager, "_epoll"):
+            for descriptor, waiters in [*manager._registered.items()]:
+                waiters.current_flags = 0
+                manager._update_registrations(descriptor)
 
     def stop(self) -> None:
         self._stopping = not self._closing
@@ -370,6 +391,20 @@ class TrioSession(Session):
     async def cancel_between_steps(self, cancelled: CancelledError) -> None:
         told: Any = self._told or cancelled
         await super().cancel_between_steps(told)
+
+
+def _end_of_run(error: BaseException | None) -> BaseException:
+    """Return what ended a run: `error`, unless there is something in it that a signal handler has raised."""
+    found = [error if error.__cause__ is None else error.__cause__] if error is not None else []
+    while found:
+        one = found.pop()
+        if isinstance(one, BaseExceptionGroup):
+            found.extend(cast("BaseExceptionGroup[BaseException]", one).exceptions)
+            continue
+        *_, (frame, _) = traceback.walk_tb(one.__traceback__)
+        if not str(frame.f_globals.get("__name__")).startswith("trio."):
+            return one
+    return error or RuntimeError("this run of trio has ended")
 
 
 def _swap(context: dict[str, Any]) -> dict[str, Any]:

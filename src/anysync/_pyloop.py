@@ -168,6 +168,16 @@ def _start(holder: "BaseCall | BaseSession", loop: "Loop", coro: Coro, context: 
         drop_frame(error)
 
 
+#: what a call raises when it has been cancelled, of every library that has been used
+_cancels: tuple[type[BaseException], ...] = ()
+
+
+def add_cancel(cancelled: type[BaseException]) -> None:
+    """Know another library's word for having been cancelled."""
+    global _cancels
+    _cancels = (*_cancels, cancelled)
+
+
 def be_direct(direct: bool) -> None:
     """Say whether a bare `run()` may use the thread's kept loop of asyncio without asking for its host.
 
@@ -275,7 +285,7 @@ class BaseCall:
         raise NotImplementedError
 
     def fail(self, error: BaseException) -> None:
-        if self.instead is not None and isinstance(error, (Exception, CancelledError)):
+        if self.instead is not None and isinstance(error, (Exception, CancelledError, *_cancels)):
             self.instead.__cause__ = error
             error = self.instead
         self.finish(partial(raise_as_is, error))

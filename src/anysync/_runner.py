@@ -1,7 +1,7 @@
 """`Runner`, a private loop on a thread of its own, and `configure`, the defaults for every loop."""
 
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from types import TracebackType
@@ -47,8 +47,9 @@ class Runner:
     ) -> None:
         self.name = name
         check_backend(backend)
-        self._backend = backend
         self._options = _loop_options(backend, backend_options or {})
+        #: the one that the options are of; else the one that is configured when the thread starts
+        self._backend = backend or (the_process().backend if backend_options else None)
         self._host: ThreadHost | None = None
         self._closed = False
 
@@ -93,8 +94,11 @@ class Runner:
 
     @property
     def loop(self) -> "AbstractEventLoop":
-        """The event loop, if it is asyncio's; reading it starts the runner."""
-        return self._live().loop
+        """The event loop; reading it starts the runner. On trio, which has none, it raises `RuntimeError`."""
+        host = self._live()
+        if host.backend == "trio":
+            raise RuntimeError("a runner on trio has no event loop to show: use run() and submit()")
+        return host.loop
 
     def close(self) -> None:
         """Cancel what is left on the loop, wait for its clean-up, and end the thread; again does nothing.
@@ -165,13 +169,17 @@ def configure(
     (`anyio.to_thread.run_sync`). Else they run in the thread itself, on its own loop.
 
     Raises `ValueError` for an unknown backend or seconds that are not positive, `TypeError` for an unknown
-    option or seconds that are no number, `ImportError` if trio or uvloop is asked for and not installed.
-    Then nothing is changed.
+    option or a value of the wrong type, `ImportError` if trio or uvloop is asked for and not installed. Then
+    nothing is changed.
     """
     check_backend(backend)
+    if go_home is not None and not isinstance(go_home, bool):
+        raise TypeError(f"go_home must be True or False, not {go_home!r}")
     if stall_warning is not None:
         try:
             positive = stall_warning > 0
+            if isinstance(stall_warning, bool):
+                raise TypeError
         except TypeError:
             raise TypeError(f"stall_warning must be a number of seconds, not {stall_warning!r}") from None
         if not positive:  # or nan
@@ -217,7 +225,12 @@ def _loop_options(backend: str | None, options: Mapping[str, Any]) -> dict[str, 
         *known, last = map(repr, _OPTIONS[backend])
         raise TypeError(f"unknown backend options {names}: {backend} has {', '.join(known)} and {last}")
     if backend == "trio":
-        return dict(options)
+        clock, instruments = options.get("clock"), options.get("instruments", ())
+        if clock is not None and not hasattr(clock, "deadline_to_sleep_time"):
+            raise TypeError(f"clock must be a trio.abc.Clock or None, not {clock!r}")
+        if not isinstance(instruments, Iterable):
+            raise TypeError(f"instruments must be some trio.abc.Instrument, not {instruments!r}")
+        return {**options, "instruments": [*cast("Iterable[object]", instruments)]}
     translated = {name: options[name] for name in ("debug", "loop_factory") if name in options}
     factory = translated.get("loop_factory")
     if factory is not None and not callable(factory):

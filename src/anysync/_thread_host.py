@@ -58,8 +58,12 @@ class ThreadHost(Host):
         self._ident = get_ident()
         process.newborn.discard(self)
         while self.gone is None:
-            with suppress(KeyboardInterrupt, SystemExit):
+            try:
                 self.loop.run_forever()
+            except (KeyboardInterrupt, SystemExit):
+                pass
+            except BaseException as error:  # trio does not survive all that goes wrong in it
+                self.gone = f"the event loop that this object lived on has failed: {error!r}"
             self._mailbox.publish()
         if self.given_up:  # a step has forked, and this is the child: it ends with its only thread
             return
