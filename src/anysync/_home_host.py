@@ -117,8 +117,10 @@ class HomeHost(Host):
             self._keep_turning(call)
             try:
                 from_thread.run(self._see_to, call)
-            except BaseException:  # it has not begun
+            except RuntimeError:
                 call.abort(RuntimeError("the loop that waits for this thread has just ended"))
+            except BaseException as error:  # cancelled before it has begun
+                call.abort(error)
             finally:
                 if self._owner is not None:
                     self._owner.closed(call)
