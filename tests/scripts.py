@@ -32,7 +32,7 @@ def run_file(
     """Run a Python file with these options and arguments, and return its output and exit code."""
     command = [sys.executable, "-X", "dev", *options, str(path), *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=2 * WATCHDOG, stdin=subprocess.DEVNULL
+        command, capture_output=True, text=True, timeout=4 * WATCHDOG, stdin=subprocess.DEVNULL
     )
 
 

@@ -327,6 +327,7 @@ def test_ctrl_c_during_a_call_inside_a_kept_loop_cancels_that_call(backend):
 @script(options=FORKS)
 def test_a_child_and_its_parent_go_on_after_a_fork(place):
     def child():
+        signal.set_wakeup_fd(-1)  # which was that of trio in the parent's main thread
         for use in lambda: next(generator), lambda: opened.__exit__(None, None, None):
             assert "fork" in str(raised(use))
         assert works().run(backend="trio") == "trio"

@@ -138,7 +138,9 @@ class HomeHost(Host):
 
         done = Event()
         call.on_done = done.set
-        call.begin()
+        self.loop.call_soon(
+            call.begin, context=Context()
+        )  # not in this task, which an eager step would suspend
         try:
             await done.wait()
         except get_cancelled_exc_class() as cancelled:
