@@ -79,13 +79,13 @@ cdef PY_TIMEOUT_T SLICE = 250_000  # microseconds: a signal just before it parks
 cdef double spin_limit = 0
 cdef bint tasks_start_eagerly = sys.version_info >= (3, 12)
 cdef object CancelledError, Handle, Task
-cdef object get_running_loop, set_running_loop, tell
+cdef object get_running_loop, set_running_loop, current_task, tell
 cdef bint may_be_direct = True
 
 
 def load(double spin, watch):
-    global CancelledError, Handle, Task, get_running_loop, set_running_loop, tell, spin_limit
-    from asyncio import CancelledError, Handle, Task
+    global CancelledError, Handle, Task, get_running_loop, set_running_loop, current_task, tell, spin_limit
+    from asyncio import CancelledError, Handle, Task, current_task
     from asyncio.events import _get_running_loop as get_running_loop, _set_running_loop as set_running_loop
 
     tell = watch
@@ -497,7 +497,7 @@ cdef class BaseSession(Holder):
                             raise  # none of the step's: see the twin
                         raised = error
                 if step.cancelled:
-                    self.task.uncancel()
+                    (self.task or current_task()).uncancel()  # an eager task factory has yet to return it
                 if step.last or isinstance(raised, self.ends):
                     self.end()
                 self.current = None
@@ -522,13 +522,17 @@ cdef class BaseSession(Holder):
         raise NotImplementedError
 
     cpdef end(self):
-        self.ended = True
-        self.task = None
+        task = self.task  # which is not to die inside of the critical section
+        with cython.critical_section(self):
+            self.ended = True
+            self.task = None
         self.host.closed(self)
 
 
 cdef class Drive:
-    """Guarantees. `driver` is the number of the thread that drives, or 0; it changes in critical sections."""
+    """Guarantees. `driver` is the number of the thread that drives, or 0, and `entered` whether it has entered the
+    loop for one step; they change in critical sections.
+    """
 
     cdef public object loop, own_loop, open, gone, followers
     cdef public bint alone, transient
@@ -574,7 +578,7 @@ cdef class Drive:
             if call.result is None or interrupt is not None:
                 self._perform_here(call, True, interrupt)  # which leaves when it has told that this thread drives
         finally:
-            if self.entered:
+            if self.is_in():
                 self.leave()
                 self.give_back()
         return True
@@ -602,7 +606,7 @@ cdef class Drive:
                     interrupt = None
             return self._take_over(coro, task, interrupt) if result is None else result
         finally:
-            if self.entered:
+            if self.is_in():
                 self.leave()
                 self.give_back()
 
@@ -632,8 +636,16 @@ cdef class Drive:
         thread.async_gen_firstiter, thread.async_gen_finalizer = <PyObject *>self.hooks[0], <PyObject *>self.hooks[1]
         Py_INCREF(self.hooks[0])
         Py_INCREF(self.hooks[1])
-        self.entered = True
+        with cython.critical_section(self):
+            self.entered = True
         return True
+
+    cdef bint is_in(self) except -1:
+        """Whether this thread has entered: if it has left, another one may be in by now."""
+        cdef bint here
+        with cython.critical_section(self):
+            here = self.entered and self.driver == PyThread_get_thread_ident()
+        return here
 
     cpdef leave(self):
         cdef PyThreadState *thread = PyThreadState_Get()
@@ -643,7 +655,8 @@ cdef class Drive:
         Py_XDECREF(firstiter)
         Py_XDECREF(finalizer)
         self.own_loop._thread_id = None
-        self.entered = False
+        with cython.critical_section(self):
+            self.entered = False
         set_running_loop(None)
 
     cdef give_back(self):

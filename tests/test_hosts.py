@@ -15,6 +15,7 @@ from places import everywhere, in_loop, in_thread
 from scripts import script
 
 import anysync
+from anysync import core
 from anysync._core import Step, thread as state
 from anysync._host import _NoDaemon, process
 from anysync._hosts import here
@@ -278,3 +279,38 @@ def test_a_thread_that_does_not_serve_yet_is_known_by_its_number_or_by_having_no
     if ident is None:
         monkeypatch.setattr(threading, "enumerate", list)
     assert process.newborn_here() is (None if ident == 1 else host)
+
+
+@pytest.mark.skipif(core.name != "compiled", reason="a short cut of the compiled core")
+def test_who_comes_in_as_another_one_leaves_stays_in():
+    @anysync.generator
+    async def items():
+        yield
+        inside.set()
+        assert left.wait(30)
+        loop = asyncio.get_running_loop()
+        yield loop, loop.is_running(), hosts[0].driven()
+
+    def call():
+        host, generator = here(), items()
+        hosts.append(host)
+        next(generator)
+        other = threading.Thread(target=lambda: loops.append(next(generator)))
+        take_over = host._take_over
+
+        def take_over_and_let_the_other_in(*args):
+            result = take_over(*args)
+            other.start()
+            assert inside.wait(30)
+            return result
+
+        host._take_over = take_over_and_let_the_other_in
+        assert anysync.wrap_coroutine(asyncio.sleep(0, 1)).run() == 1
+        del host._take_over
+        left.set()
+        other.join()
+        return host.loop
+
+    inside, left, hosts, loops = threading.Event(), threading.Event(), [], []
+    loop = in_thread(call)
+    assert loops == [(loop, True, True)]

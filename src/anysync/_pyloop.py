@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Task,
         TimerHandle,
         _get_running_loop,  # pyright: ignore[reportPrivateUsage]
+        current_task,
     )
     from queue import Empty, SimpleQueue
 
@@ -58,11 +59,12 @@ def load(spin: float, watch: "Callable[[BaseCall, float], bool]") -> None:
 
     `watch(call, seconds)` is told now and then how long a caller has been parked, until it returns true.
     """
-    global CancelledError, Empty, SimpleQueue, Task, _get_running_loop, _new_task, _spin, _watch
+    global CancelledError, Empty, SimpleQueue, Task, _get_running_loop, _new_task, _spin, _watch, current_task
     from asyncio import (
         CancelledError,
         Task,
         _get_running_loop as get,  # pyright: ignore[reportPrivateUsage]
+        current_task,
     )
     from queue import Empty, SimpleQueue
 
@@ -532,8 +534,7 @@ class BaseSession:
             self.end()
 
     async def _answer(self, step: Step) -> None:
-        task = self.task
-        assert task is not None
+        task: Any = self.task or current_task()  # an eager task factory has yet to return it
         error: BaseException | None = None
         if self.early is not None:
             result = self.early
