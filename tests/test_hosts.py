@@ -11,11 +11,12 @@ from queue import SimpleQueue
 from types import SimpleNamespace
 
 import pytest
-from places import everywhere, in_loop, in_thread
+from places import error_of, everywhere, in_loop, in_thread
 from scripts import script
 
 import anysync
 from anysync import core
+from anysync._calls import Call, cancel_interrupted
 from anysync._core import Step, thread as state
 from anysync._host import _NoDaemon, process
 from anysync._hosts import here
@@ -314,3 +315,30 @@ def test_who_comes_in_as_another_one_leaves_stays_in():
     inside, left, hosts, loops = threading.Event(), threading.Event(), [], []
     loop = in_thread(call)
     assert loops == [(loop, True, True)]
+
+
+def test_a_task_whose_next_step_was_lost_takes_it_and_is_cancelled():
+    """As when an interrupt comes while asyncio schedules that step."""
+
+    async def sleeps():
+        try:
+            await asyncio.sleep(0)
+        finally:
+            await asyncio.sleep(0)
+            cleaned_up.append(True)
+
+    def call():
+        host = here()
+        call = Call(host.loop, sleeps())
+        host.loop.enter()
+        call.begin()
+        host.loop.leave()
+        host.loop._ready.clear()
+        cancel_interrupted(call)
+        call.on_done = host.loop.stop
+        host.loop.run_forever()
+        return error_of(call.take())
+
+    cleaned_up = []
+    assert type(in_thread(call)) is CancelledError
+    assert cleaned_up == [True]

@@ -106,7 +106,7 @@ def serve(directory, upstream, options=(), requests=40, **app):
     (directory / "preforked.py").write_text(source)
     command = [sys.executable, *scripts.FORKS, "-m", "gunicorn", "preforked:app", "--preload", "--workers=2"]
     command += ["--bind=127.0.0.1:0", f"--chdir={directory}", "--graceful-timeout=20", "--no-control-socket"]
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore::DeprecationWarning"}
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore::DeprecationWarning,ignore::ResourceWarning"}
     process = subprocess.Popen(
         [*command, *options], stderr=subprocess.PIPE, text=True, cwd=directory, env=environment
     )

@@ -401,8 +401,8 @@ def _end_of_run(error: BaseException | None) -> BaseException:
         if isinstance(one, BaseExceptionGroup):
             found.extend(cast("BaseExceptionGroup[BaseException]", one).exceptions)
             continue
-        *_, (frame, _) = traceback.walk_tb(one.__traceback__)
-        if not str(frame.f_globals.get("__name__")).startswith("trio."):
+        modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(one.__traceback__)]
+        if not modules or not modules[-1].startswith("trio."):
             return one
     return error or RuntimeError("this run of trio has ended")
 
