@@ -282,7 +282,10 @@ def test_a_thread_that_does_not_serve_yet_is_known_by_its_number_or_by_having_no
     assert process.newborn_here() is (None if ident == 1 else host)
 
 
-@pytest.mark.skipif(core.name != "compiled", reason="a short cut of the compiled core")
+@pytest.mark.skipif(
+    core.name != "compiled" or sys.version_info < (3, 12),
+    reason="a short cut of the compiled core since Python 3.12",
+)
 def test_who_comes_in_as_another_one_leaves_stays_in():
     @anysync.generator
     async def items():
