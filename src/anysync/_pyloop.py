@@ -756,7 +756,7 @@ class BaseCoroutine(Coroutine[Y_co, S_contra, R_co], Generic[R_co, Y_co, S_contr
 
     def __init__(self, coro: Coroutine[Y_co, S_contra, R_co], backend: str | None = None) -> None:
         self.coro: Coroutine[Y_co, S_contra, R_co] = coro
-        self.backend = backend
+        self.backend: str | None = backend
 
     def __await__(self) -> Generator[Any, Any, R_co]:
         return self.coro.__await__()
