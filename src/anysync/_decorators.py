@@ -35,20 +35,28 @@ class AnySync(Protocol):
 
 
 class CoroutineDecorator(Protocol):
+    """What `coroutine(backend=...)` returns: a decorator."""
+
     def __call__(
         self, func: Callable[P, Coroutine[Y, S, R]], /
     ) -> Callable[P, AnySyncCoroutine[R, Y, S]]: ...
 
 
 class GeneratorDecorator(Protocol):
+    """What `generator(backend=...)` returns: a decorator."""
+
     def __call__(self, func: Callable[P, AsyncGenerator[Y, S]], /) -> Callable[P, AnySyncGenerator[Y, S]]: ...
 
 
 class IteratorDecorator(Protocol):
+    """What `iterator(backend=...)` returns: a decorator."""
+
     def __call__(self, func: Callable[P, AsyncIterator[Y]], /) -> Callable[P, AnySyncIterator[Y]]: ...
 
 
 class ContextManagerDecorator(Protocol):
+    """What `contextmanager(backend=...)` returns: a decorator."""
+
     def __call__(self, func: Callable[P, AsyncIterator[R]], /) -> Callable[P, AnySyncContextManager[R]]: ...
 
 
