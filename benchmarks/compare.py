@@ -39,6 +39,7 @@ def arguments():
     parser.add_argument("--cores", choices=[*CORES, "both"], default="both", help="of this checkout")
     parser.add_argument("--pin", action="store_true", help="measure on one processor only")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="fresh processes for each number")
+    parser.add_argument("--libraries", action="store_true", help="the table of asyncio, uvloop and trio")
     parser.add_argument("--rows", default="", metavar="SUBSTRING", help="only these; then nothing is written")
     args = parser.parse_args()
     args.cores = list(CORES) if args.cores == "both" else [args.cores]
@@ -185,17 +186,20 @@ def everywhere_table(args, here):
 
 
 def report(args, version, here, published, times):
+    yield from conditions(args, version)
+    if args.libraries:
+        yield from everywhere_table(args, here)
+        return
+    yield from rivals_table(args, here, published, times)
+    yield ""
+    yield from own_table(args, version, here, times)
+
+
+def conditions(args, version):
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
     pinned = ", pinned to one" if args.pin else ""
     yield f"Python {version}, {machine}{pinned}; cores: {', '.join(args.cores)}; rounds: {args.rounds}."
     yield ""
-    yield from rivals_table(args, here, published, times)
-    yield ""
-    yield from own_table(args, version, here, times)
-    yield ""
-    yield f"Where it runs, on the {args.cores[0]} core:"
-    yield ""
-    yield from everywhere_table(args, here)
 
 
 def main():
@@ -215,6 +219,9 @@ def main():
         name = version.rsplit(".", 1)[0] + "t" * version.endswith("t") + "-pinned" * args.pin
         results = HERE / "results"
         results.mkdir(exist_ok=True)
+        if args.libraries:
+            (results / f"{name}-libraries.md").write_text("".join(lines))
+            return
         (results / f"{name}.md").write_text("".join(lines))
         ours = {core: f"AnySync, {core}" for core in args.cores}
         sides = ours | {rival: rival for rival in ROWS[NO_LOOP].goals}
