@@ -4,8 +4,9 @@ import asyncio
 import gc
 import sys
 import threading
+from concurrent.futures import CancelledError
 from contextlib import suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import partial
 from types import ModuleType
 
@@ -341,6 +342,52 @@ def test_a_call_inside_the_call_is_code_in_a_loop(backend):
     home, inner = in_worker(lambda: anysync.run(outer()), backend)
     assert home is threading.current_thread()
     assert inner.name == "anysync background"
+
+
+@backends
+def test_code_on_the_loop_itself_is_told_that_it_would_wait_for_itself(backend):
+    async def main():
+        generator = await to_thread.run_sync(lambda: begun(threads()))
+        error = error_or_value(lambda: next(generator))
+        await to_thread.run_sync(generator.close)
+        return error
+
+    def begun(generator):
+        next(generator)
+        return generator
+
+    error = anyio.run(main, backend=backend)
+    assert (type(error), str(error)[:23]) == (RuntimeError, "would wait for itself: ")
+
+
+@backends
+def test_an_entered_context_is_refused_and_the_coroutine_closed(backend):
+    def call():
+        context = copy_context()
+        return context.run(error_or_value, lambda: anysync.run(anyio.sleep(0), context=context))
+
+    error = in_worker(call, backend)
+    assert type(error) is RuntimeError
+    assert "entered already" in str(error)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("run finished"), CancelledError()], ids=repr)
+def test_a_call_that_never_gets_to_the_loop_says_why(error, monkeypatch):
+    def fails(*_):
+        raise error
+
+    def call():
+        monkeypatch.setattr(from_thread, "run", fails)
+        try:
+            return error_or_value(lambda: anysync.run(anyio.sleep(0)))
+        finally:
+            monkeypatch.undo()
+
+    raised = in_worker(call, "asyncio")
+    if isinstance(error, RuntimeError):
+        assert str(raised) == "the loop that waits for this thread has just ended"
+    else:
+        assert raised is error
 
 
 @backends

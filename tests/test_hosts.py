@@ -332,6 +332,7 @@ def test_a_task_whose_next_step_was_lost_takes_it_and_is_cancelled():
 
     def call():
         host = here()
+        host.loop.set_debug(False)
         call = Call(host.loop, sleeps())
         host.loop.enter()
         call.begin()

@@ -104,12 +104,12 @@ def _schedule_again(holder: Any, task: Any) -> None:
     """Have a task take its next step, if need be as another task."""
     context = task.get_context() if hasattr(task, "get_context") else holder.context
     options = {"loop": holder.loop, "context": context, "name": task.get_name()}
-    if sys.version_info < (3, 15):  # initialized again, with its own coroutine, it is the same task
+    if sys.version_info >= (3, 15):  # since Python 3.15
+        _unregister_task(task)
+        task._log_destroy_pending = False
+        holder.task = Task(task.get_coro(), **options)
+    else:  # initialized again, with its own coroutine, it is the same task
         task.__init__(task._coro, **options)
-        return
-    _unregister_task(task)
-    task._log_destroy_pending = False
-    holder.task = Task(task.get_coro(), **options)
 
 
 def interrupted(call: BaseCall, interrupt: BaseException) -> BaseException:
