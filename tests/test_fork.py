@@ -872,6 +872,19 @@ def test_calls_work_in_the_processes_of_multiprocessing(method, tmp_path):
     check(run_source(source, tmp_path, options=FORKS), "generator of parent\n")
 
 
+@script(options=FORKS)
+def test_a_fork_while_another_thread_collects_a_host():
+    """The collector of the compiled core has taken what it refers to, and the child finds it like that."""
+    from anysync._hosts import here
+
+    everything_works_everywhere()
+    host = here()
+    followers, host.followers = host.followers, None
+    assert fork(everything_works_everywhere) == 0
+    host.followers = followers
+    everything_works_everywhere()
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="nobody knows here when a thread sleeps")
 @pytest.mark.parametrize(
     "first_use", ["works().run()", "anysync.Runner().loop", "anysync.configure(backend='asyncio')"]

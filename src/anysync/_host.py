@@ -114,7 +114,8 @@ class Process:
     def forked(self) -> None:
         """In the child: give up the parent's hosts, whose threads are not here."""
         for host in list(self.hosts):
-            host.give_up("this object lives in the process that forked this one: make a new one here")
+            with suppress(AttributeError):  # another thread's garbage collection was taking it apart
+                host.give_up("this object lives in the process that forked this one: make a new one here")
         for task in self.tasks.get(get_ident(), ()):
             _keep_task(task)
         for loop in self.spare:
