@@ -15,7 +15,7 @@ from places import error_of, everywhere, in_loop, in_thread
 from scripts import script
 
 import anysync
-from anysync import core
+from anysync import _calls, core
 from anysync._calls import Call, cancel_interrupted
 from anysync._core import Step, thread as state
 from anysync._host import _NoDaemon, process
@@ -320,8 +320,10 @@ def test_who_comes_in_as_another_one_leaves_stays_in():
     assert loops == [(loop, True, True)]
 
 
-def test_a_task_whose_next_step_was_lost_takes_it_and_is_cancelled():
-    """As when an interrupt comes while asyncio schedules that step."""
+@pytest.mark.parametrize("version", [sys.version_info, (3, 15)])
+def test_a_task_whose_next_step_was_lost_takes_it_and_is_cancelled(version, monkeypatch):
+    """As when an interrupt comes while asyncio schedules that step; since Python 3.15 in another task."""
+    monkeypatch.setattr(_calls, "sys", SimpleNamespace(version_info=version))
 
     async def sleeps():
         try:
@@ -346,3 +348,18 @@ def test_a_task_whose_next_step_was_lost_takes_it_and_is_cancelled():
     cleaned_up = []
     assert type(in_thread(call)) is CancelledError
     assert cleaned_up == [True]
+
+
+def test_a_fork_is_told_which_tasks_there_are():
+    """Since Python 3.14, where the child cannot be told; it works everywhere."""
+
+    def call():
+        here()
+        process.about_to_fork()
+        tasks = process.tasks[threading.get_ident()]
+        process.has_forked()
+        return tasks, threading.get_ident() in process.tasks
+
+    tasks, kept = in_thread(call)
+    assert isinstance(tasks, set)
+    assert not kept

@@ -94,9 +94,8 @@ def cancel_interrupted(call: BaseCall) -> None:
         if not any(getattr(handle._callback, "__self__", None) is task for handle in handles):
             _schedule_again(holder, task)
             if isinstance(session, Session):
-                holder.task.add_done_callback(
-                    session.died
-                )  # it is cancelled before it runs, if it has not begun
+                # it is cancelled before it runs, if it has not begun
+                holder.task.add_done_callback(session.died)
     call.cancel()
 
 
@@ -104,7 +103,7 @@ def _schedule_again(holder: Any, task: Any) -> None:
     """Have a task take its next step, if need be as another task."""
     context = task.get_context() if hasattr(task, "get_context") else holder.context
     options = {"loop": holder.loop, "context": context, "name": task.get_name()}
-    if sys.version_info >= (3, 15):  # since Python 3.15
+    if sys.version_info >= (3, 15):
         _unregister_task(task)
         task._log_destroy_pending = False
         holder.task = Task(task.get_coro(), **options)

@@ -138,9 +138,8 @@ class HomeHost(Host):
 
         done = Event()
         call.on_done = done.set
-        self.loop.call_soon(
-            call.begin, context=Context()
-        )  # not in this task, which an eager step would suspend
+        # not in this task, which an eager step would suspend
+        self.loop.call_soon(call.begin, context=Context())
         try:
             await done.wait()
         except get_cancelled_exc_class() as cancelled:

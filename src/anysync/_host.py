@@ -96,14 +96,14 @@ class Process:
                 return host
         return None
 
-    def about_to_fork(self) -> None:  # since Python 3.14
+    def about_to_fork(self) -> None:
         """Note which tasks there are, which since Python 3.14 the child cannot be told."""
         here = get_ident()
         while here not in self.tasks:
             with suppress(RuntimeError):  # another thread has just made a host
                 self.tasks[here] = {task for host in self.hosts for task in asyncio.all_tasks(host.loop)}
 
-    def has_forked(self) -> None:  # since Python 3.14
+    def has_forked(self) -> None:
         """In the parent: forget the tasks."""
         del self.tasks[get_ident()]
 
@@ -144,7 +144,7 @@ process = Process()
 atexit.register(process.exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=process.forked)
-    if sys.version_info >= (3, 14):  # since Python 3.14
+    if sys.version_info >= (3, 14):
         os.register_at_fork(before=process.about_to_fork, after_in_parent=process.has_forked)
 
 
