@@ -477,6 +477,21 @@ def test_an_unknown_backend_in_the_environment_is_an_import_error():
     assert last == "ImportError: ANYSYNC_BACKEND must be asyncio, trio or unset, not 'curio'"
 
 
+def test_the_first_imports_of_trio_in_two_threads_do_not_meet_half_way():
+    """anyio comes in by `trio.from_thread`, whose lock it holds while it waits for that of `trio`."""
+    scripts.python("""
+        import sys, threading, time
+        import anyio, anysync
+
+        ours = threading.Thread(target=anysync.run, args=[anyio.sleep(0)], kwargs={"backend": "trio"})
+        ours.start()
+        while "trio" not in sys.modules:
+            time.sleep(0)
+        anyio.run(anyio.sleep, 0, backend="trio")
+        ours.join()
+    """)
+
+
 def test_neither_the_package_nor_asyncio_code_imports_trio():
     code = "import anysync, asyncio, sys\nanysync.run(asyncio.sleep(0))\nprint('trio' in sys.modules)"
     assert python(code).stdout == "False\n"
