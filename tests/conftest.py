@@ -1,3 +1,4 @@
+import gc
 import os
 import signal
 import sys
@@ -19,6 +20,17 @@ def pytest_configure() -> None:
         pytest.exit(f"this run is for the {wanted} core, and the {core.name} one was imported", returncode=3)
     # a shell starts what it runs in the background without Ctrl-C, and so would be the processes of tests
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_collections() -> None:
+    """Freeze what there is before each module: no test that collects garbage need go through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
