@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
+from importlib import import_module
 from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
@@ -153,6 +154,7 @@ def on_trio() -> Any:
     global _on_trio
     if _on_trio is None:
         with importing:
+            import_module("trio.from_thread")  # anyio's way in: two ways can meet half-way, in two threads
             from . import _on_trio
     return _on_trio
 

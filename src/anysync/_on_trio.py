@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import sniffio
-import trio.from_thread  # the way in that anyio takes: two ways can meet half-way, in two threads
+import trio
 from trio._core._run import GLOBAL_RUN_CONTEXT, setup_runner, unrolled_run
 from trio.lowlevel import Abort, current_task, reschedule, spawn_system_task, wait_task_rescheduled
 
