@@ -6,7 +6,7 @@ from ._managers import AnySyncContextManager, wrap_async_context_manager
 from ._objects import AnySyncCoroutine, run, wrap_coroutine
 from ._runner import Runner, configure
 
-__version__ = "1.1.0"
+__version__: str = "1.1.0"
 
 __all__ = [
     "AnySyncContextManager",

@@ -203,7 +203,7 @@ def _with_backend(decorator: Callable[..., Any], backend: str | None) -> Any:
     return partial(decorator, backend=backend)
 
 
-class _OneShotContextManager(WrappedContextManager[R]):
+class _OneShotContextManager(WrappedContextManager[R, "bool | None"]):
     _used = False
 
     def __aenter__(self) -> Any:

@@ -10,21 +10,29 @@ from ._objects import Steps, check_context, remedy
 if TYPE_CHECKING:
     from contextvars import Context
 
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
     from ._host import Host
 
+    E_co = TypeVarWithDefault("E_co", covariant=True, bound=bool | None, default=bool | None)
+else:
+    E_co = TypeVar("E_co", covariant=True)
+
+E = TypeVar("E", bound=bool | None)
 R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
 
 
 class AnySyncContextManager(
-    AbstractContextManager[R_co, "bool | None"],
-    AbstractAsyncContextManager[R_co, "bool | None"],
+    AbstractContextManager[R_co, E_co],
+    AbstractAsyncContextManager[R_co, E_co],
 ):
     """An async context manager for both worlds: `async with` in async code, `with` in sync code.
 
     Subclass it with `__aenter__` and `__aexit__`, or get one from `contextmanager` or
     `wrap_async_context_manager`. In sync code both run in one task and one context, and what they
-    started goes on during the body.
+    started goes on during the body. Type checkers take exceptions to be suppressed only if the second type
+    parameter, what `__aexit__` returns, is `bool`.
     """
 
     if not TYPE_CHECKING:
@@ -42,11 +50,11 @@ class AnySyncContextManager(
         val: BaseException | None = None,
         tb: TracebackType | None = None,
         /,
-    ) -> bool | None:
+    ) -> E_co:
         steps = _steps(self)
         if steps.session is None:
             raise RuntimeError("this context manager is not entered")
-        return cast("bool | None", steps.step(self.__aexit__, (typ, val, tb), last=True)())
+        return cast("E_co", steps.step(self.__aexit__, (typ, val, tb), last=True)())
 
 
 def _steps(manager: AnySyncContextManager[Any]) -> Steps:
@@ -74,8 +82,8 @@ def _enter(manager: AnySyncContextManager[Any]) -> Callable[[], Any]:
         raise
 
 
-class WrappedContextManager(AnySyncContextManager[R]):
-    def __init__(self, manager: AbstractAsyncContextManager[R, bool | None]) -> None:
+class WrappedContextManager(AnySyncContextManager[R, E]):
+    def __init__(self, manager: AbstractAsyncContextManager[R, E]) -> None:
         self._manager = manager
 
     def bind(self, choose_host: "Callable[[], Host]", context: "Context | None") -> Self:
@@ -99,7 +107,7 @@ class WrappedContextManager(AnySyncContextManager[R]):
         return self._manager.__aexit__(typ, val, tb)
 
 
-def wrap_async_context_manager(manager: AbstractAsyncContextManager[R, Any]) -> AnySyncContextManager[R]:
+def wrap_async_context_manager(manager: AbstractAsyncContextManager[R, E]) -> AnySyncContextManager[R, E]:
     """Make an async context manager usable from both worlds."""
     if isinstance(manager, AnySyncContextManager):
         return manager

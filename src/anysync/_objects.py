@@ -129,11 +129,14 @@ class AnySyncCoroutine(BaseCoroutine[R_co, Y_co, S_contra]):
         checked(coro, None, context)
         return host_for(coro, self.backend if backend is None else backend).submit(coro, context)
 
-    def __getattr__(self, name: str) -> Any:
-        # cr_frame, cr_code and the like, which debuggers and asyncio's repr look at
-        if name.startswith("cr_"):
-            return getattr(self.coro, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+    if not TYPE_CHECKING:  # where a name that is not there must be an error: a forgotten `run()`, for one
+
+        def __getattr__(self, name: str) -> Any:
+            # cr_frame, cr_code and the like, which debuggers and asyncio's repr look at
+            if name.startswith("cr_"):
+                return getattr(self.coro, name)
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(message, name=name, obj=self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.coro!r}>"

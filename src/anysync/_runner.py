@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ._thread_host import ThreadHost
 
+E = TypeVar("E", bound=bool | None)
 R = TypeVar("R")
 S = TypeVar("S")
 Y = TypeVar("Y")
@@ -86,8 +87,8 @@ class Runner:
         return bound
 
     def enter(
-        self, manager: AbstractAsyncContextManager[R, Any], *, context: Context | None = None
-    ) -> AnySyncContextManager[R]:
+        self, manager: AbstractAsyncContextManager[R, E], *, context: Context | None = None
+    ) -> AnySyncContextManager[R, E]:
         """Return a context manager that lives on the runner's loop: `with runner.enter(cm()) as x`."""
         wrap_async_context_manager(manager)  # refuses what is none
         return WrappedContextManager(manager).bind(self._live, context)

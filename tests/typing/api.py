@@ -124,6 +124,7 @@ def functions(context: Context) -> None:
     assert_type(fetch("x", retries=1).run(1.5, context=context), bytes)
     assert_type(fetch("x").submit(), Future[bytes])
     assert_type(nothing().run(), None)
+    fetch("x").hex()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     fetch(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     fetch("x", tries=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     fetch("x").run("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -216,6 +217,28 @@ class Session(AnySyncContextManager[int]):
 def subclassed() -> None:
     with Session() as number:
         assert_type(number, int)
+
+
+class Suppressor(AnySyncContextManager[None, bool]):
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(
+        self, typ: type[BaseException] | None, val: BaseException | None, tb: TracebackType | None, /
+    ) -> bool:
+        return True
+
+
+def may_end_early() -> int:  # type: ignore[return]  # pyright: ignore[reportReturnType]
+    with wrap_async_context_manager(Suppressor()):
+        return int("1")
+
+
+def suppression(runner: Runner, manager: AbstractAsyncContextManager[int, None]) -> int:
+    assert_type(wrap_async_context_manager(Suppressor()), AnySyncContextManager[None, bool])
+    assert_type(runner.enter(Suppressor()), AnySyncContextManager[None, bool])
+    assert_type(runner.enter(manager), AnySyncContextManager[int, None])
+    with wrap_async_context_manager(manager), opened("x"), Session():
+        return int("1")
 
 
 def wrapped(
