@@ -483,6 +483,7 @@ def test_a_program_written_for_1_0_2_runs_unchanged() -> None:
         AnySyncGenerator[int],
         AnySyncGenerator[int, str],
         AnySyncContextManager[int],
+        AnySyncContextManager[int, bool],
     ],
     ids=str,
 )
