@@ -22,13 +22,11 @@ if TYPE_CHECKING:
 
     from ._calls import Session
     from ._host import Host, Process
-    from ._pyloop import R_co, S_contra, Y_co
+    from ._pyloop import R_co
 else:
-    R_co = S_contra = Y_co = Any
+    R_co = Any
 
 R = TypeVar("R")
-S = TypeVar("S")
-Y = TypeVar("Y")
 
 
 def the_process() -> "Process":
@@ -105,7 +103,7 @@ def checked(coro: Coroutine[Any, Any, Any], timeout: float | None, context: Cont
         raise
 
 
-class AnySyncCoroutine(BaseCoroutine[R_co, Y_co, S_contra]):
+class AnySyncCoroutine(BaseCoroutine[R_co]):
     """A coroutine for both worlds: `await` it in async code, or `run()` it in sync code.
 
     It takes the place of the coroutine `coro` everywhere: it can be awaited, given to
@@ -142,7 +140,7 @@ class AnySyncCoroutine(BaseCoroutine[R_co, Y_co, S_contra]):
         return f"<{type(self).__name__} of {self.coro!r}>"
 
 
-def wrap_coroutine(coroutine: Coroutine[Y, S, R]) -> AnySyncCoroutine[R, Y, S]:
+def wrap_coroutine(coroutine: Coroutine[Any, Any, R]) -> AnySyncCoroutine[R]:
     """Make a coroutine usable from both worlds."""
     if isinstance(coroutine, AnySyncCoroutine):
         return coroutine
@@ -158,7 +156,7 @@ async def _wait_for(awaitable: Awaitable[R]) -> R:
 def as_coroutine(awaitable: Awaitable[R]) -> Coroutine[Any, Any, R]:
     """Return the coroutine in `awaitable`, or one that awaits it."""
     if isinstance(awaitable, AnySyncCoroutine):
-        awaitable = cast("AnySyncCoroutine[R]", awaitable).coro
+        awaitable = awaitable.coro
     if isinstance(awaitable, Coroutine):
         return cast("Coroutine[Any, Any, R]", awaitable)
     from inspect import isawaitable  # it also knows the coroutines that @types.coroutine makes

@@ -18,7 +18,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from time import perf_counter, sleep
 from types import FrameType, GenericAlias
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from asyncio import (
@@ -31,19 +31,12 @@ if TYPE_CHECKING:
     )
     from queue import Empty, SimpleQueue
 
-    from typing_extensions import TypeVar as TypeVarWithDefault
-
     from ._home_host import HomeHost
     from ._host import Host
     from ._kept_host import Keeper, KeptHost
     from ._on_asyncio import Loop
     from ._on_trio import TrioLoop
     from ._thread_host import ThreadHost
-
-    Y_co = TypeVarWithDefault("Y_co", covariant=True, default=Any)
-    S_contra = TypeVarWithDefault("S_contra", contravariant=True, default=Any)
-else:  # defaults came with Python 3.13; these classes are subscripted as builtins are, without a count
-    Y_co, S_contra = TypeVar("Y_co", covariant=True), TypeVar("S_contra", contravariant=True)
 
 R_co = TypeVar("R_co", covariant=True)
 Coro = Coroutine[Any, Any, Any]
@@ -747,15 +740,15 @@ class Mailbox:
         """Let go of what the callers of finished calls wait for: here they have it already."""
 
 
-class BaseCoroutine(Coroutine[Y_co, S_contra, R_co], Generic[R_co, Y_co, S_contra]):
+class BaseCoroutine(Coroutine[Any, Any, R_co]):
     """What a coroutine of both worlds does often: to be awaited, and to be run."""
 
     __slots__ = ("__weakref__", "backend", "coro")
     if not TYPE_CHECKING:
         __class_getitem__ = classmethod(GenericAlias)
 
-    def __init__(self, coro: Coroutine[Y_co, S_contra, R_co], backend: str | None = None) -> None:
-        self.coro: Coroutine[Y_co, S_contra, R_co] = coro
+    def __init__(self, coro: Coroutine[Any, Any, R_co], backend: str | None = None) -> None:
+        self.coro: Coroutine[Any, Any, R_co] = coro
         self.backend: str | None = backend
 
     def __await__(self) -> Generator[Any, Any, R_co]:
@@ -787,11 +780,11 @@ class BaseCoroutine(Coroutine[Y_co, S_contra, R_co], Generic[R_co, Y_co, S_contr
         """Run the coroutine; return what returns or raises the outcome."""
         raise NotImplementedError
 
-    def send(self, value: S_contra, /) -> Y_co:
+    def send(self, value: Any, /) -> Any:
         """Resume the coroutine, as `coroutine.send` does."""
         return self.coro.send(value)
 
-    def throw(self, *args: Any) -> Y_co:
+    def throw(self, *args: Any) -> Any:
         """Raise an exception in the coroutine, as `coroutine.throw` does."""
         return self.coro.throw(*args)
 

@@ -1,4 +1,4 @@
-"""An application's own decorator around a coroutine function, which then is awaited in a task, and run."""
+"""An application's own decorator around a coroutine function, which is awaited beside others, and run."""
 
 import asyncio
 from collections.abc import Callable
@@ -27,11 +27,17 @@ async def price(item: str, *, rate: float = 1) -> float:
     return len(item) * rate
 
 
+@coroutine
+async def title(item: str) -> str:
+    return item.title()
+
+
 async def main() -> None:
     async with asyncio.TaskGroup() as group:
         task = group.create_task(price("tea", rate=0.5))
     assert assert_type(task.result(), float) == 1.5
-    assert assert_type(await asyncio.wait_for(price("tea"), 10), float) == 3
+    cost, name = await asyncio.gather(asyncio.wait_for(price("tea"), 10), title("tea"))
+    assert (assert_type(cost, float), assert_type(name, str)) == (3, "Tea")
 
 
 asyncio.run(main())

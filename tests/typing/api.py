@@ -3,7 +3,7 @@
 A line with both ignore comments must be rejected by both checkers, which complain of unused ones.
 """
 
-from asyncio import AbstractEventLoop
+from asyncio import AbstractEventLoop, gather
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
@@ -82,6 +82,7 @@ async def opened_as_iterator(path: str) -> AsyncIterator[list[str]]:
 async def awaited() -> None:
     assert_type(await fetch("x"), bytes)
     assert_type([x async for x in numbers(1)], list[int])
+    assert_type(await gather(fetch("x"), nothing()), tuple[bytes, None])
     assert_type(await anext(numbers(1)), int)
     assert_type(await numbers(1).asend("x"), int)
     assert_type([x async for x in ticks()], list[int])
@@ -119,7 +120,7 @@ async def in_any_world_too(context: Context) -> None:
 
 
 def functions(context: Context) -> None:
-    assert_type(fetch("x"), AnySyncCoroutine[bytes, Any, Any])
+    assert_type(fetch("x"), AnySyncCoroutine[bytes])
     assert_type(fetch("x").run(), bytes)
     assert_type(fetch("x", retries=1).run(1.5, context=context), bytes)
     assert_type(fetch("x").submit(), Future[bytes])
