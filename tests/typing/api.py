@@ -188,7 +188,7 @@ class Client(Generic[T]):
     @overload
     def read(self, raw: int) -> AnySyncCoroutine[bytes]: ...
     def read(self, raw: int | None = None) -> AnySyncCoroutine[str] | AnySyncCoroutine[bytes]:
-        return fetch("x") if raw else wrap_coroutine(self._read())
+        return wrap_coroutine(self._read()) if raw is None else fetch("x")
 
     async def _read(self) -> str:
         return ""
