@@ -209,8 +209,9 @@ def test_a_cancel_of_the_task_that_waits_reaches_the_coroutine_and_the_thread(sh
 
 
 @backends
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
 @pytest.mark.parametrize("use", ["call", "step", "enter"])
-def test_a_scope_around_the_worker_knows_its_cancel(use, backend):
+def test_a_scope_around_the_worker_knows_its_cancel(use, when, backend):
     async def endless():
         await anyio.sleep_forever()
 
@@ -224,9 +225,14 @@ def test_a_scope_around_the_worker_knows_its_cancel(use, backend):
         "enter": lambda: anysync.contextmanager(items)().__enter__(),
     }
 
+    def worker(scope):
+        if when == "before":
+            from_thread.run_sync(scope.cancel)
+        uses[use]()
+
     async def main():
-        with anyio.move_on_after(0.01) as scope:
-            await to_thread.run_sync(uses[use])
+        with anyio.move_on_after(0.01 if when == "meanwhile" else 60) as scope:
+            await to_thread.run_sync(worker, scope)
         with pytest.raises(TimeoutError), anyio.fail_after(0.01):
             await to_thread.run_sync(uses[use])
         return scope.cancelled_caught

@@ -4,6 +4,7 @@ from asyncio import AbstractEventLoop, CancelledError, Task
 from collections.abc import Callable
 from contextvars import Context
 from functools import partial
+from math import inf
 from sys import modules
 from typing import TYPE_CHECKING, Any
 
@@ -134,21 +135,24 @@ class HomeHost(Host):
 
     async def _see_to(self, call: BaseCall) -> None:
         """Take `call` to its end, in a task that is cancelled when the loop is not to wait for its thread."""
-        from anyio import CancelScope, Event, get_cancelled_exc_class
+        from anyio import CancelScope, Event, current_effective_deadline, get_cancelled_exc_class
 
         done = Event()
         call.on_done = done.set
         # not in this task, which an eager step would suspend
         self.loop.call_soon(call.begin, context=Context())
-        try:
-            await done.wait()
-        except get_cancelled_exc_class() as cancelled:
-            call.cancel()
-            with CancelScope(shield=True):
+        with CancelScope() as scope:
+            if current_effective_deadline() == -inf:  # which nobody tells a task that comes later
+                scope.cancel()
+            try:
                 await done.wait()
-            result: Any = call.result
-            if isinstance(result, partial) and isinstance(result.args[0], CancelledError):
-                call.result = partial(raise_as_is, cancelled)  # by which its scope knows it
+            except get_cancelled_exc_class() as cancelled:
+                call.cancel()
+                with CancelScope(shield=True):
+                    await done.wait()
+                result: Any = call.result
+                if isinstance(result, partial) and isinstance(result.args[0], CancelledError):
+                    call.result = partial(raise_as_is, cancelled)  # by which its scope knows it
 
     def post(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
         try:
