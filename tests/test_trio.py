@@ -200,11 +200,11 @@ def test_what_a_signal_handler_raises_comes_up_and_calls_go_on():
 @script(code=3, within=3)
 def test_an_exit_out_of_a_signal_handler_ends_the_process(number):
     async def serve():
+        signal.setitimer(signal.ITIMER_REAL, (number + 1) / 1000)
         while True:
             await trio.sleep(0)
 
     signal.signal(signal.SIGALRM, lambda *_: sys.exit(3))
-    signal.setitimer(signal.ITIMER_REAL, 0.05 + number / 1000)
     anysync.run(serve(), backend="trio")
 
 
