@@ -5,10 +5,10 @@ test without its other tests and without pytest, so that imports and helpers are
 runs any source, for scenarios in which the order of imports or the main module matters.
 """
 
-import ast
 import asyncio
 import faulthandler
 import functools
+import marshal
 import os
 import signal
 import subprocess
@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 WATCHDOG = 45  # seconds until a process that hangs shows where, and dies
@@ -83,9 +84,10 @@ def script(
     @functools.wraps(function)
     def test(**parameters: object) -> None:
         with tempfile.TemporaryDirectory() as directory:
-            end = Path(directory, "end")
-            arguments = function.__code__.co_filename, function.__name__, repr(parameters), str(end)
-            done = run_file(__file__, *arguments, options=options)
+            scenario, end = Path(directory, "scenario"), Path(directory, "end")
+            module = scene(function.__code__.co_filename, function.__name__)
+            scenario.write_bytes(marshal.dumps((module, function.__name__, parameters)))
+            done = run_file(__file__, str(scenario), str(end), options=options)
             assert within is None or time.monotonic() - float(end.read_text()) < within
         if raises:
             first, *_, last = complaints(done)
@@ -95,6 +97,23 @@ def script(
         check(done, out, code)
 
     return test
+
+
+@functools.cache
+def scene(path: str, name: str) -> CodeType:
+    """Compile a test module without its other tests and without pytest."""
+    import ast  # which the process of the scenario can do without
+
+    body = []
+    for node in ast.parse(Path(path).read_text()).body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            if node.name != name:
+                continue
+            node.decorator_list = []
+        elif "pytest" in ast.unparse(node):
+            continue
+        body.append(node)
+    return compile(ast.Module(body, []), path, "exec")
 
 
 def watch() -> None:
@@ -205,24 +224,15 @@ def exit_code(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def main(path: str, name: str, parameters: str, end: str) -> None:
+def main(scenario: str, end: str) -> None:
     """Run one scenario of a test module, and note in the file `end` when it ends."""
     watch()
-    tree = ast.parse(Path(path).read_text())
-    body: list[ast.stmt] = []
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-            if node.name != name:
-                continue
-            node.decorator_list = []
-        elif "pytest" in ast.unparse(node):
-            continue
-        body.append(node)
+    code, name, parameters = marshal.loads(Path(scenario).read_bytes())
     quick_loops()
     module = sys.modules["__main__"].__dict__
-    exec(compile(ast.Module(body, []), path, "exec"), module)
+    exec(code, module)
     try:
-        module[name](**ast.literal_eval(parameters))
+        module[name](**parameters)
     finally:
         Path(end).write_text(str(time.monotonic()))
 
