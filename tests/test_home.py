@@ -450,14 +450,15 @@ def test_a_thread_that_was_abandoned_serves_itself(backend):
 @backends
 @pytest.mark.parametrize("way", [by_run, by_function, by_for, by_with])
 def test_a_thread_whose_loop_is_gone_serves_itself(way, backend):
-    def call():
+    def call(scope):
+        from_thread.run_sync(scope.cancel)
         gone.wait(WATCHDOG)
         used.append((error_or_value(way), threading.current_thread()))
         done.set()
 
     async def main():
-        with anyio.move_on_after(0.01):
-            await to_thread.run_sync(call, abandon_on_cancel=True)
+        with anyio.CancelScope() as scope:
+            await to_thread.run_sync(call, scope, abandon_on_cancel=True)
 
     used, gone, done = [], threading.Event(), threading.Event()
     anyio.run(main, backend=backend)
