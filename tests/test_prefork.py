@@ -60,7 +60,7 @@ def app(environ, start_response):
     try:
         body = call(environ["PATH_INFO"])
         start_response("200 OK", [("Content-Length", str(len(body)))])
-    except RuntimeError as error:
+    except (RuntimeError, httpx.RemoteProtocolError) as error:
         body = repr(error).encode()
         start_response("500 Internal Server Error", [("Content-Length", str(len(body)))])
     return [body]
@@ -173,7 +173,9 @@ def test_workers_that_have_a_client_with_a_connection_of_their_parent_raise_and_
     tmp_path, upstream
 ):
     answers = serve(tmp_path, upstream, key="0", call="get(path).run().encode()", before="")
-    errors = [answer for status, answer in answers if status == 500]
-    assert all(error == "RuntimeError('Event loop is closed')" for error in errors)
+    errors = {answer for status, answer in answers if status == 500}
+    # the second is from anyio before 4.16: a worker that closes the connection shuts it for the other one too
+    shut = "RemoteProtocolError('Server disconnected without sending a response.')"
+    assert errors <= {"RuntimeError('Event loop is closed')", shut}
     for number, (status, answer) in enumerate(answers):
         assert status == 500 or answer == f"/{number}"
