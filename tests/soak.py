@@ -21,6 +21,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -233,6 +234,8 @@ def main() -> int:
     warnings.filterwarnings("ignore", "This process.*is multi-threaded", DeprecationWarning)
     quick_loops()
     anysync.configure(backend=options.backend)
+    for backend in "asyncio", "trio":  # a child that is forked while anyio imports one waits for it for ever
+        import_module(f"anyio._backends._{backend}")
     faulthandler.register(signal.SIGALRM, chain=True)  # in a child, the end of its patience
     sys.setswitchinterval(1e-4)
     print(f"{core.name} core, Python {sys.version.split()[0]}, {options}")
