@@ -23,7 +23,8 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-WATCHDOG = 45  # seconds until a process that hangs shows where, and dies
+# seconds until a process that hangs shows where, and dies
+WATCHDOG = int(os.environ.get("ANYSYNC_TEST_WATCHDOG", 45))
 FORKS = ("-W", "ignore::DeprecationWarning")  # since Python 3.12, a fork warns if there are threads
 
 
