@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+import anysync
 from anysync import core
+from anysync._host import process
 
 
 def pytest_report_header() -> str:
@@ -31,6 +33,15 @@ def quick_collections() -> None:
     """Freeze what there is before each module: no test that collects garbage need go through it again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What plain code uses, as `configure` says, and what the loops of a test are of."""
+    before = process.backend
+    anysync.configure(backend=request.param)
+    yield request.param
+    anysync.configure(backend=before)
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,16 @@
-"""Places from which sync code calls: each function calls there what it is given, and returns the result."""
+"""Places from which sync code calls: each function calls there what it is given, and returns the result.
 
-import asyncio
+What plain code runs on, and every loop here is of, is the backend that is configured.
+"""
+
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import anyio
 import pytest
 
 import anysync
+from anysync._host import process
 
 
 @anysync.contextmanager
@@ -27,14 +31,21 @@ def in_loop(call):
     async def main():
         return call()
 
-    return asyncio.run(main())
+    return anyio.run(main, backend=process.backend)
 
 
-def nested(call):
+def inline(call):
+    """Inside a coroutine that is driven in this thread."""
+
     async def main():
         return call()
 
-    return in_loop(lambda: anysync.run(main()))
+    return anysync.run(main())
+
+
+def nested(call):
+    """Inside a coroutine on the background thread."""
+    return in_loop(lambda: inline(call))
 
 
 def nested_in_with(call):
@@ -52,7 +63,15 @@ dies_at_once = pytest.mark.skipif(
     reason="free-threaded Python counts other threads' references later",
 )
 
-everywhere = pytest.mark.parametrize("place", [plain, in_with, in_loop, nested])
+on_both = pytest.mark.usefixtures("backend")
+#: for a test that is about asyncio, of those that would be on both
+on_asyncio = pytest.mark.parametrize("backend", ["asyncio"], indirect=True)
+every_place = pytest.mark.parametrize("place", [plain, in_with, in_loop, inline, nested, in_thread])
+
+
+def everywhere(test):
+    """Run a test in every place, on both backends."""
+    return on_both(every_place(test))
 
 
 def error_of(call):

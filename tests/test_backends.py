@@ -14,11 +14,10 @@ import anyio
 import pytest
 import sniffio
 from anyio import from_thread, to_thread
-from places import error_of
+from places import error_of, everywhere, in_loop, in_thread, in_with, inline, nested, opened, plain
 from steps import KINDS, STEPS, Here, after_a_turn, at_once, bare, every_step, outcome
 
 import anysync
-from anysync._host import process
 
 var = ContextVar("var", default="unset")
 
@@ -31,67 +30,7 @@ class Stop(BaseException):
     pass
 
 
-# places to call from
-
-
-def plain(backend, call):
-    return call()
-
-
-def in_loop(backend, call):
-    async def main():
-        return call()
-
-    return anyio.run(main, backend=backend)
-
-
-def inline(backend, call):
-    """Inside a coroutine that is driven in this thread."""
-
-    async def main():
-        return call()
-
-    return anysync.run(main())
-
-
-def nested(backend, call):
-    """Inside a coroutine on the background thread."""
-    return in_loop(backend, lambda: inline(backend, call))
-
-
-def in_with(backend, call):
-    with opened():
-        return call()
-
-
-def in_thread(backend, call):
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(call).result(30)
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def backend(request):
-    """What plain code uses, as `configure` says, and all loops of a test are of."""
-    before = process.backend
-    anysync.configure(backend=request.param)
-    yield request.param
-    anysync.configure(backend=before)
-
-
-@pytest.fixture(params=[plain, in_loop, inline, nested, in_with, in_thread], ids=lambda place: place.__name__)
-def place(request, backend):
-    """A function that calls another one in one of the places."""
-    return partial(request.param, backend)
-
-
 # what is called
-
-
-@anysync.contextmanager
-async def opened():
-    async with anyio.create_task_group() as tasks:
-        yield tasks
-        tasks.cancel_scope.cancel()
 
 
 @anysync.coroutine
@@ -130,12 +69,14 @@ def one_task_and_context(log):
 # calls
 
 
+@everywhere
 def test_a_call_runs_on_the_backend(place, backend):
     assert place(lambda: library().run()) == backend
     assert place(lambda: anysync.run(library())) == backend
     assert place(lambda: library().submit().result(30)) == backend
 
 
+@everywhere
 @pytest.mark.parametrize("turns", [0, 1])
 @pytest.mark.parametrize("error", [Oops, Stop, SystemExit, KeyboardInterrupt, GeneratorExit, ExceptionGroup])
 def test_what_a_coroutine_raises_reaches_the_caller_and_nobody_else(place, error, turns):
@@ -149,6 +90,7 @@ def test_what_a_coroutine_raises_reaches_the_caller_and_nobody_else(place, error
     assert place(lambda: anysync.run(thread()).is_alive()) in (True, False)
 
 
+@everywhere
 @every_step
 def test_every_failure_of_every_step_is_what_it_is_in_async_code(place, backend, step):
     async def in_async_code(way, error):
@@ -172,6 +114,7 @@ def test_every_failure_of_every_step_is_what_it_is_in_async_code(place, backend,
             assert place(lambda e=error, w=way: outcome(partial(STEPS[step], Here), e, w)) == expected
 
 
+@everywhere
 def test_stop_iteration_is_what_it_is_for_await(place):
     async def fails():
         await anyio.sleep(0)
@@ -180,6 +123,7 @@ def test_stop_iteration_is_what_it_is_for_await(place):
     assert str(place(lambda: error_of(lambda: anysync.run(fails())))) == "coroutine raised StopIteration"
 
 
+@everywhere
 @pytest.mark.parametrize("timeout", [0, -1, 0.01])
 def test_a_timeout_cancels_and_waits_for_the_clean_up(place, timeout):
     async def slow():
@@ -199,10 +143,12 @@ def test_a_timeout_cancels_and_waits_for_the_clean_up(place, timeout):
     assert log == ["clean"]
 
 
+@everywhere
 def test_what_ends_in_time_is_not_timed_out(place, backend):
     assert place(lambda: library().run(timeout=60)) == backend
 
 
+@everywhere
 def test_what_clean_up_raises_is_the_cause_of_a_timeout(place):
     async def slow():
         try:
@@ -215,6 +161,7 @@ def test_what_clean_up_raises_is_the_cause_of_a_timeout(place):
     assert type(error.__cause__) is Oops
 
 
+@everywhere
 def test_cancel_scopes_and_task_groups_work(place):
     async def child(number, *, task_status=anyio.TASK_STATUS_IGNORED):
         task_status.started(number)
@@ -231,6 +178,7 @@ def test_cancel_scopes_and_task_groups_work(place):
     assert place(lambda: anysync.run(main())) == ([0, 1, 2], True)
 
 
+@everywhere
 def test_a_task_that_fails_cancels_its_group(place):
     async def fails():
         raise Oops
@@ -245,6 +193,7 @@ def test_a_task_that_fails_cancels_its_group(place):
     assert [type(one) for one in error.exceptions] == [Oops]
 
 
+@everywhere
 def test_threads_are_called_and_call_back(place, backend):
     def work():
         return from_thread.run(library), from_thread.run_sync(sniffio.current_async_library)
@@ -255,6 +204,7 @@ def test_threads_are_called_and_call_back(place, backend):
     assert place(lambda: anysync.run(main())) == (backend, backend)
 
 
+@everywhere
 def test_what_one_call_makes_the_next_uses(place):
     async def make():
         return anyio.Event(), *anyio.create_memory_object_stream(1)
@@ -273,6 +223,7 @@ def test_what_one_call_makes_the_next_uses(place):
     assert place(calls) == "item"
 
 
+@everywhere
 def test_context_variables_flow_in_and_into_a_context_of_ones_own(place):
     async def change():
         seen = var.get()
@@ -291,6 +242,7 @@ def test_context_variables_flow_in_and_into_a_context_of_ones_own(place):
     assert place(calls) == (("caller's", "caller's"), "caller's", "changed")
 
 
+@everywhere
 def test_an_entered_context_is_refused(place):
     context = copy_context()
     error = place(lambda: context.run(error_of, lambda: anysync.run(library(), context=context)))
@@ -298,6 +250,7 @@ def test_an_entered_context_is_refused(place):
     assert "entered already" in str(error)
 
 
+@everywhere
 def test_a_submitted_call_is_cancelled_with_its_future(place):
     async def endless():
         begun.set()
@@ -317,6 +270,7 @@ def test_a_submitted_call_is_cancelled_with_its_future(place):
     assert type(place(calls)) is CancelledError
 
 
+@everywhere
 def test_a_submitted_call_tells_its_outcome(place):
     async def fails():
         await anyio.sleep(0)
@@ -329,12 +283,14 @@ def test_a_submitted_call_tells_its_outcome(place):
 # generators
 
 
+@everywhere
 def test_a_generator_lives_in_one_task_and_one_context(place):
     log = []
     assert place(lambda: list(numbers(log))) == [0, 1, 2]
     assert log == [True]
 
 
+@everywhere
 def test_items_are_sent(place):
     def steps():
         generator = numbers()
@@ -365,6 +321,7 @@ def leave(generator):
         break
 
 
+@everywhere
 @pytest.mark.parametrize("end", [close, close_in_another_thread, throw, leave])
 def test_a_generator_that_is_ended_early_cleans_up_in_its_task(place, end):
     def steps():
@@ -378,6 +335,7 @@ def test_a_generator_that_is_ended_early_cleans_up_in_its_task(place, end):
     assert log == [True]
 
 
+@everywhere
 def test_a_dropped_generator_cleans_up(place):
     @anysync.generator
     async def items():
@@ -394,6 +352,7 @@ def test_a_dropped_generator_cleans_up(place):
     assert cleaned_up.wait(30)
 
 
+@everywhere
 def test_a_scope_that_expires_between_two_steps_cancels_the_next(place):
     @anysync.generator
     async def items():
@@ -420,6 +379,7 @@ def test_a_scope_that_expires_between_two_steps_cancels_the_next(place):
     assert place(steps) == (1, True)
 
 
+@everywhere
 def test_an_async_iterator_is_iterated(place):
     async def fill():
         send, receive = anyio.create_memory_object_stream(3)
@@ -435,6 +395,7 @@ def test_an_async_iterator_is_iterated(place):
     assert place(steps) == [0, 1, 2]
 
 
+@everywhere
 def test_several_threads_step_one_generator(place):
     def steps():
         generator = numbers(log)
@@ -448,6 +409,7 @@ def test_several_threads_step_one_generator(place):
     assert log == [True]
 
 
+@everywhere
 def test_what_raises_in_a_step_reaches_who_made_it(place):
     @anysync.generator
     async def items():
@@ -468,6 +430,7 @@ def test_what_raises_in_a_step_reaches_who_made_it(place):
 # context managers
 
 
+@everywhere
 def test_background_work_goes_on_during_the_body(place):
     async def beat(beats):
         while True:
@@ -489,6 +452,7 @@ def test_background_work_goes_on_during_the_body(place):
     assert place(body) == [True] * 3
 
 
+@everywhere
 def test_enter_and_exit_are_of_one_task_and_context(place):
     @anysync.contextmanager
     async def entered():
@@ -504,6 +468,7 @@ def test_enter_and_exit_are_of_one_task_and_context(place):
     assert log == [True]
 
 
+@everywhere
 def test_what_the_body_raises_is_raised_in_the_manager(place):
     @anysync.contextmanager
     async def handles():
@@ -528,6 +493,7 @@ def test_what_the_body_raises_is_raised_in_the_manager(place):
     assert log == [raised]
 
 
+@everywhere
 def test_a_child_that_fails_cancels_the_manager_at_once(place):
     async def fails():
         await go_on.wait()
@@ -564,6 +530,7 @@ def test_a_child_that_fails_cancels_the_manager_at_once(place):
     assert log == [True, "body"]
 
 
+@everywhere
 def test_the_loop_goes_on_for_others_after_a_body_that_was_left_by_an_exit(place, backend):
     @anysync.contextmanager
     async def manager():
@@ -582,34 +549,36 @@ def test_the_loop_goes_on_for_others_after_a_body_that_was_left_by_an_exit(place
 
 def test_plain_code_runs_in_its_own_thread(backend):
     def calls():
-        with opened() as tasks:
-            return threading.current_thread(), thread().run(), next(of_thread()), type(tasks)
+        with opened():
+            return threading.current_thread(), thread().run(), next(of_thread())
 
     @anysync.generator
     async def of_thread():
         yield threading.current_thread()
 
-    for call in calls, partial(in_thread, backend, calls):
-        here, called, stepped, _ = call()
+    for place in plain, in_thread:
+        here, called, stepped = place(calls)
         assert here is called is stepped
 
 
 def test_code_in_a_loop_runs_on_the_background_thread_of_that_library(backend):
-    used = {in_loop(backend, lambda: thread().run()) for _ in range(2)}
-    used |= set(inline(backend, lambda: [thread().run(), thread().run()]))
+    async def main():
+        return thread().run()
+
+    used = {in_loop(lambda: thread().run()) for _ in range(2)}
+    used |= set(inline(lambda: [thread().run(), thread().run()]))
     assert [one.name for one in used] == ["anysync background"]
-    assert in_loop(backend, lambda: library().run()) == backend
-    other = {"asyncio": "trio", "trio": "asyncio"}[backend]
-    anysync.configure(backend=other)  # which is for plain code
-    assert {in_loop(backend, lambda: thread().run())} == used
-    assert not used & {in_loop(other, lambda: thread().run())}
+    assert in_loop(lambda: library().run()) == backend
+    anysync.configure(backend=other(backend))  # which is for plain code
+    assert anyio.run(main, backend=backend) in used
+    assert not used & {in_loop(lambda: thread().run())}
 
 
 def test_code_on_the_background_thread_has_a_thread_for_each_call(backend):
-    used = nested(backend, lambda: [thread().run() for _ in range(2)])
+    used = nested(lambda: [thread().run() for _ in range(2)])
     assert len({*used}) == 2
     assert not [one for one in used if one.is_alive()]
-    with_affinity = nested(backend, lambda: in_with(backend, lambda: [thread().run(), thread().run()]))
+    with_affinity = nested(lambda: in_with(lambda: [thread().run(), thread().run()]))
     assert len({*with_affinity}) == 1
 
 
@@ -620,9 +589,9 @@ def test_a_loop_is_kept_until_its_thread_ends(backend):
     def calls():
         return [anysync.run(token()) for _ in range(3)]
 
-    first, *others = in_thread(backend, calls)
+    first, *others = in_thread(calls)
     assert others == [first, first]
-    assert in_thread(backend, calls)[0] != first
+    assert in_thread(calls)[0] != first
 
 
 def test_what_is_open_is_left_when_its_thread_ends(backend):
@@ -636,7 +605,7 @@ def test_what_is_open_is_left_when_its_thread_ends(backend):
             left.append(sniffio.current_async_library())
 
     left = []
-    in_thread(backend, lambda: left_open().__enter__())
+    in_thread(lambda: left_open().__enter__())
     assert left == [backend]
 
 
@@ -647,7 +616,7 @@ def test_a_runner_has_its_own(backend):
         assert runner.submit(library()).result(30) == backend
         assert list(runner.iterate(numbers())) == [0, 1, 2]
         with runner.enter(opened()):
-            assert in_loop(backend, lambda: runner.run(thread())).name == "own"
+            assert in_loop(lambda: runner.run(thread())).name == "own"
     assert type(error_of(lambda: runner.run(library()))) is RuntimeError
 
 
@@ -696,12 +665,14 @@ def other(backend):
     return {"asyncio": "trio", "trio": "asyncio"}[backend]
 
 
+@everywhere
 def test_a_call_chooses_the_backend(place, backend):
     assert place(lambda: library().run(backend=other(backend))) == other(backend)
     assert place(lambda: anysync.run(library(), backend=other(backend))) == other(backend)
     assert place(lambda: library().submit(backend=other(backend)).result(30)) == other(backend)
 
 
+@everywhere
 def test_a_decorator_chooses_the_backend(place, backend):
     async def function():
         await anyio.sleep(0)

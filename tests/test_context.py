@@ -6,7 +6,7 @@ import threading
 from contextvars import Context, ContextVar, copy_context
 
 import pytest
-from places import error_of, everywhere, in_loop, plain
+from places import error_of, every_place as everywhere, in_loop, plain
 
 import anysync
 from anysync import AnySyncCoroutine

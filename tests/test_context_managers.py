@@ -16,7 +16,8 @@ from typing import Any, Self
 
 import anyio
 import pytest
-from worlds import both_worlds, in_a_loop
+from places import in_loop
+from worlds import both_worlds
 
 from anysync import (
     AnySyncContextManager,
@@ -556,7 +557,7 @@ def test_in_a_loop_enter_and_exit_run_on_the_background_thread() -> None:
             exited_in.append(name)
 
     exited_in: list[str] = []
-    in_a_loop(use)
+    in_loop(use)
     assert exited_in == ["anysync background"] * 2
 
 

@@ -6,7 +6,7 @@ import sys
 
 import anyio
 import pytest
-from places import everywhere, in_loop, in_thread, in_with, plain
+from places import every_place as everywhere, in_loop, in_thread, in_with, plain
 
 import anysync
 from anysync import generator

@@ -15,7 +15,8 @@ from typing import Any
 
 import anyio
 import pytest
-from worlds import both_worlds, in_a_loop, in_plain_code
+from places import in_loop, plain
+from worlds import both_worlds
 
 from anysync import (
     AnySyncGenerator,
@@ -877,7 +878,7 @@ def test_collection_of_a_cycle_closes() -> None:
 
 
 @both_worlds
-@pytest.mark.parametrize("collecting_world", [in_plain_code, in_a_loop])
+@pytest.mark.parametrize("collecting_world", [plain, in_loop])
 def test_collected_in_another_thread(collecting_world: Callable[[Callable[[], Any]], Any]) -> None:
     closing = Closing()
     held = [closing.items()]
@@ -893,7 +894,7 @@ def test_collected_while_a_loop_runs_in_its_own_thread() -> None:
     closing = Closing()
     held = [closing.items()]
     next(held[0])
-    in_a_loop(held.clear)
+    in_loop(held.clear)
     closing.assert_closed_in_own_task()
 
 
@@ -1135,7 +1136,7 @@ def test_in_a_loop_every_step_runs_on_the_one_background_thread() -> None:
             yield threading.current_thread().name
             await asyncio.sleep(0)
 
-    assert in_a_loop(lambda: {*threads(), *threads()}) == {"anysync background"}
+    assert in_loop(lambda: {*threads(), *threads()}) == {"anysync background"}
 
 
 @both_worlds

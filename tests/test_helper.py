@@ -11,7 +11,8 @@ from functools import partial, wraps
 from typing import Any
 
 import pytest
-from worlds import both_worlds, in_a_loop, in_plain_code
+from places import in_loop, plain
+from worlds import both_worlds
 
 from anysync import AnySyncContextManager, Runner, contextmanager, coroutine, generator, run
 from anysync._hosts import here
@@ -306,7 +307,7 @@ def test_inside_a_loop_the_background_thread_turns_and_nobody_helps(worker: Work
             assert wait() == {run(ident())} != {worker.ident}
 
     helpers = Helpers()
-    worker(in_a_loop, use)
+    worker(in_loop, use)
     assert not helpers()
 
 
@@ -352,14 +353,14 @@ def test_a_step_in_a_thread_where_another_loop_runs_is_made_by_the_helper(worker
     helpers = Helpers()
     it = idents()
     assert worker(next, it) == worker.ident
-    assert in_a_loop(partial(next, it)) in {helper.ident for helper in helpers()}
+    assert in_loop(partial(next, it)) in {helper.ident for helper in helpers()}
     assert worker(next, it) == worker.ident
-    in_a_loop(it.close)
+    in_loop(it.close)
 
 
 def test_a_background_generator_is_stepped_from_plain_code() -> None:
     it = idents()
-    background = in_a_loop(partial(next, it))
+    background = in_loop(partial(next, it))
     assert next(it) == background != threading.get_ident()
     it.close()
 
@@ -486,7 +487,7 @@ def test_exit_on_the_loop_of_the_object_is_an_error() -> None:
     ],
     ids=["next", "throw", "close", "exit"],
 )
-@pytest.mark.parametrize("world", [in_plain_code, in_a_loop])
+@pytest.mark.parametrize("world", [plain, in_loop])
 def test_after_its_thread_has_ended_an_object_raises(make: Any, begin: Any, step: Any, world: Any) -> None:
     worker, thing = Worker(), make()
     worker(begin, thing)

@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from types import SimpleNamespace
 
 import pytest
-from places import error_of, everywhere, in_loop, in_thread
+from places import error_of, every_place as everywhere, in_loop, in_thread
 from scripts import script
 
 import anysync

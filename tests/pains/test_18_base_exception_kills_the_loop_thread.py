@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from places import error_of, everywhere
+from places import error_of, every_place as everywhere
 
 import anysync
 

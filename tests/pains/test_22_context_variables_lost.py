@@ -6,7 +6,7 @@ from contextvars import Context, ContextVar, copy_context
 import anyio
 import anyio.to_thread
 import pytest
-from places import everywhere
+from places import every_place as everywhere
 from scripts import script
 
 import anysync

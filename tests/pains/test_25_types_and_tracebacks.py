@@ -14,7 +14,7 @@ import threading
 import traceback
 
 import pytest
-from places import error_of, everywhere
+from places import error_of, every_place as everywhere
 from scripts import script
 
 import anysync

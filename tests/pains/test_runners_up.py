@@ -10,7 +10,7 @@ from contextvars import Context, ContextVar
 
 import pytest
 import scripts
-from places import error_of, everywhere, plain
+from places import error_of, every_place as everywhere, plain
 from scripts import in_loop, python, raised, script
 
 import anysync
