@@ -27,11 +27,15 @@ def in_with(call):
         return call()
 
 
+def in_async_code(function, *args):
+    return anyio.run(function, *args, backend=process.backend)
+
+
 def in_loop(call):
     async def main():
         return call()
 
-    return anyio.run(main, backend=process.backend)
+    return in_async_code(main)
 
 
 def inline(call):
@@ -66,7 +70,9 @@ dies_at_once = pytest.mark.skipif(
 on_both = pytest.mark.usefixtures("backend")
 #: for a test that is about asyncio, of those that would be on both
 on_asyncio = pytest.mark.parametrize("backend", ["asyncio"], indirect=True)
-every_place = pytest.mark.parametrize("place", [plain, in_with, in_loop, inline, nested, in_thread])
+every_place = pytest.mark.parametrize(
+    "place", [plain, in_with, in_loop, inline, nested, nested_in_with, in_thread]
+)
 
 
 def everywhere(test):

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import weakref
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager as sync_contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from functools import partial
@@ -124,44 +124,6 @@ def test_stop_iteration_is_what_it_is_for_await(place):
 
 
 @everywhere
-@pytest.mark.parametrize("timeout", [0, -1, 0.01])
-def test_a_timeout_cancels_and_waits_for_the_clean_up(place, timeout):
-    async def slow():
-        try:
-            await anyio.sleep_forever()
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.sleep(0)
-            log.append("clean")
-
-    log = []
-    error = place(lambda: error_of(lambda: anysync.run(slow(), timeout=timeout)))
-    assert (type(error), str(error)) == (
-        TimeoutError,
-        f"the coroutine did not finish within {timeout:g} seconds",
-    )
-    assert log == ["clean"]
-
-
-@everywhere
-def test_what_ends_in_time_is_not_timed_out(place, backend):
-    assert place(lambda: library().run(timeout=60)) == backend
-
-
-@everywhere
-def test_what_clean_up_raises_is_the_cause_of_a_timeout(place):
-    async def slow():
-        try:
-            await anyio.sleep_forever()
-        finally:
-            raise Oops
-
-    error = place(lambda: error_of(lambda: anysync.run(slow(), timeout=0.01)))
-    assert type(error) is TimeoutError
-    assert type(error.__cause__) is Oops
-
-
-@everywhere
 def test_cancel_scopes_and_task_groups_work(place):
     async def child(number, *, task_status=anyio.TASK_STATUS_IGNORED):
         task_status.started(number)
@@ -248,36 +210,6 @@ def test_an_entered_context_is_refused(place):
     error = place(lambda: context.run(error_of, lambda: anysync.run(library(), context=context)))
     assert type(error) is RuntimeError
     assert "entered already" in str(error)
-
-
-@everywhere
-def test_a_submitted_call_is_cancelled_with_its_future(place):
-    async def endless():
-        begun.set()
-        try:
-            await anyio.sleep_forever()
-        finally:
-            cancelled.set()
-
-    def calls():
-        future = anysync.wrap_coroutine(endless()).submit()
-        assert begun.wait(30)
-        future.cancel()
-        assert cancelled.wait(30)
-        return error_of(lambda: future.result(30))
-
-    begun, cancelled = threading.Event(), threading.Event()
-    assert type(place(calls)) is CancelledError
-
-
-@everywhere
-def test_a_submitted_call_tells_its_outcome(place):
-    async def fails():
-        await anyio.sleep(0)
-        raise raised
-
-    raised = Oops()
-    assert place(lambda: error_of(lambda: anysync.wrap_coroutine(fails()).submit().result(30))) is raised
 
 
 # generators
@@ -862,6 +794,7 @@ def test_the_private_names_of_trio_are_what_they_were():
         "host_uses_signal_set_wakeup_fd",
     ]
     assert isinstance(_run.GLOBAL_RUN_CONTEXT, threading.local)
+    assert "_schedule_points" in dir(_run.Task)
 
 
 def test_what_a_call_used_dies_with_it(backend):

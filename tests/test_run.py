@@ -8,13 +8,23 @@ import threading
 import types
 from functools import partial
 
+import anyio
 import pytest
-from places import error_of, in_loop, in_with, nested, nested_in_with, plain
+from loops import current_task, shielded
+from places import (
+    error_of,
+    everywhere,
+    in_async_code,
+    in_loop,
+    in_with,
+    nested,
+    nested_in_with,
+    on_both,
+    plain,
+)
 
 import anysync
 from anysync import AnySyncCoroutine
-
-everywhere = pytest.mark.parametrize("place", [plain, in_with, in_loop, nested, nested_in_with])
 
 
 def by_method(coro, **options):
@@ -32,26 +42,26 @@ class Oops(Exception):
 @anysync.coroutine
 async def answer(value, *, suspended=True):
     if suspended:
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
     return value
 
 
 @anysync.coroutine
 async def fail(error, *, suspended=True):
     if suspended:
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
     raise error
 
 
 async def forever():
-    await asyncio.Event().wait()
+    await anyio.Event().wait()
 
 
 # await and run
 
 
 @pytest.mark.parametrize("suspended", [False, True])
-def test_await_gives_the_value_or_the_very_exception(suspended):
+def test_await_gives_the_value_or_the_very_exception(backend, suspended):
     oops = Oops()
 
     async def main():
@@ -61,18 +71,18 @@ def test_await_gives_the_value_or_the_very_exception(suspended):
         except Oops as error:
             return value, error
 
-    assert asyncio.run(main()) == ("value", oops)
+    assert anyio.run(main, backend=backend) == ("value", oops)
 
 
-def test_await_stays_in_the_task_that_awaits():
+def test_await_stays_in_the_task_that_awaits(backend):
     @anysync.coroutine
     async def task():
-        return asyncio.current_task()
+        return current_task()
 
     async def main():
-        return await task() is asyncio.current_task()
+        return await task() is current_task()
 
-    assert asyncio.run(main())
+    assert anyio.run(main, backend=backend)
 
 
 @everywhere
@@ -90,6 +100,7 @@ def test_an_exception_that_is_returned_is_a_value(place):
     assert place(lambda: answer(oops).submit().result(30)) is oops
 
 
+@on_both
 def test_run_many_times_in_a_row():
     assert [answer(n, suspended=n % 2 == 0).run() for n in range(200)] == list(range(200))
     assert in_loop(lambda: [answer(n, suspended=n % 2 == 0).run() for n in range(200)]) == list(range(200))
@@ -100,7 +111,7 @@ def test_run_many_times_in_a_row():
 
 class Custom:
     def __await__(self):
-        yield from asyncio.sleep(0).__await__()
+        yield from anyio.sleep(0).__await__()
         return "value"
 
 
@@ -123,7 +134,7 @@ class CustomCoroutine(collections.abc.Coroutine):
 
 @types.coroutine
 def generator_based():
-    yield from asyncio.sleep(0).__await__()
+    yield from anyio.sleep(0).__await__()
     return "value"
 
 
@@ -157,8 +168,12 @@ def test_the_function_run_refuses_what_cannot_be_awaited(thing):
 
 # submit
 
+#: whose threads do not end before the future has its outcome
+lasting_places = pytest.mark.parametrize("place", [plain, in_with, in_loop, nested, nested_in_with])
 
-@everywhere
+
+@on_both
+@lasting_places
 def test_submit_gives_a_future_of_the_outcome(place):
     oops = Oops()
     future = place(lambda: answer("value").submit())
@@ -173,7 +188,7 @@ def test_a_submitted_coroutine_goes_on_while_the_caller_does_other_things(place)
 
     async def work():
         for _ in range(3):
-            await asyncio.sleep(0.001)
+            await anyio.sleep(0.001)
         went_on.set()
 
     def call():
@@ -184,15 +199,19 @@ def test_a_submitted_coroutine_goes_on_while_the_caller_does_other_things(place)
     place(call)
 
 
+@on_both
 @pytest.mark.parametrize("place", [plain, in_with, in_loop, nested_in_with])
 def test_submitted_coroutines_run_side_by_side(place):
-    async def meet(barrier):
-        return await barrier.wait()
+    async def meet(events, number):
+        events[number].set()
+        for event in events:
+            await event.wait()
+        return number
 
     def call():
-        barrier = asyncio.Barrier(3)
-        futures = [AnySyncCoroutine(meet(barrier)).submit() for _ in range(3)]
-        return sorted(future.result(30) for future in futures)
+        events = [anyio.Event() for _ in range(3)]
+        futures = [AnySyncCoroutine(meet(events, number)).submit() for number in range(3)]
+        return [future.result(30) for future in futures]
 
     assert place(call) == [0, 1, 2]
 
@@ -206,8 +225,8 @@ def test_cancelling_the_future_cancels_the_coroutine(place):
         started.set()
         try:
             await forever()
-        except asyncio.CancelledError:
-            await asyncio.sleep(0)
+        except anyio.get_cancelled_exc_class():
+            await shielded(anyio.sleep, 0)
             cleaned_up.set()
             raise
 
@@ -238,13 +257,13 @@ def test_cancelling_the_future_at_once_leaves_no_coroutine_behind(place):
         future = AnySyncCoroutine(coro).submit()
         assert future.cancel()
         while inspect.getcoroutinestate(coro) != inspect.CORO_CLOSED:
-            anysync.run(asyncio.sleep(0))
+            anysync.run(anyio.sleep(0))
         assert log in ([], ["ended"])
 
     place(call)
 
 
-@everywhere
+@lasting_places
 def test_a_submitted_coroutine_that_cancels_itself_cancels_its_future(place):
     future = place(lambda: fail(asyncio.CancelledError()).submit())
     assert isinstance(error_of(lambda: future.result(30)), concurrent.futures.CancelledError)
@@ -363,8 +382,11 @@ def run_then_submit(coro):
 
 
 def run_then_await(coro):
+    async def wait_for_it():
+        await coro
+
     coro.run()
-    asyncio.run(coro)
+    in_async_code(wait_for_it)
 
 
 def close_then_run(coro):
@@ -372,6 +394,7 @@ def close_then_run(coro):
     coro.run()
 
 
+@on_both
 @pytest.mark.parametrize("suspended", [False, True])
 @pytest.mark.parametrize("twice", [run_again, run_then_submit, run_then_await, close_then_run])
 def test_running_it_twice_raises_as_a_bare_coroutine_does(twice, suspended):
@@ -380,12 +403,13 @@ def test_running_it_twice_raises_as_a_bare_coroutine_does(twice, suspended):
         await coro
         await coro
 
-    expected = error_of(lambda: asyncio.run(bare()))
+    expected = error_of(lambda: in_async_code(bare))
     error = error_of(lambda: twice(answer(1, suspended=suspended)))
     assert type(error) is type(expected) is RuntimeError
     assert str(error) == str(expected)
 
 
+@on_both
 def test_running_it_twice_raises_in_a_loop_too():
     error = in_loop(lambda: error_of(lambda: run_again(answer(1))))
     assert type(error) is RuntimeError
@@ -393,28 +417,33 @@ def test_running_it_twice_raises_in_a_loop_too():
 
 
 @pytest.mark.parametrize("way", [AnySyncCoroutine.run, anysync.run, by_future])
-def test_running_one_that_is_suspended_elsewhere_raises_and_leaves_it_alone(way):
+def test_running_one_that_is_suspended_elsewhere_raises_and_leaves_it_alone(way, backend):
+    @anysync.coroutine
+    async def work(go):
+        await go.wait()
+        return "value"
+
     async def main():
-        go = asyncio.Event()
+        async def wait_for_it():
+            values.append(await coro)
 
-        @anysync.coroutine
-        async def work():
-            await go.wait()
-            return "value"
+        go, values = anyio.Event(), []
+        coro = work(go)
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait_for_it)
+                await anyio.wait_all_tasks_blocked()
+                error = error_of(lambda: way(coro))
+                go.set()
+        return error, values
 
-        coro = work()
-        task = asyncio.create_task(coro)
-        await asyncio.sleep(0)
-        error = error_of(lambda: way(coro))
-        go.set()
-        return error, await asyncio.wait_for(task, 10)
-
-    error, value = asyncio.run(main())
+    error, values = anyio.run(main, backend=backend)
     assert type(error) is RuntimeError
     assert str(error) == "coroutine is being awaited already"
-    assert value == "value"
+    assert values == ["value"]
 
 
+@on_both
 @pytest.mark.parametrize("way", [AnySyncCoroutine.run, anysync.run, by_future])
 def test_running_one_from_within_itself_raises_and_leaves_it_alone(way):
     @anysync.coroutine
@@ -439,11 +468,12 @@ def test_a_timeout_cancels_waits_for_the_clean_up_and_raises(place, run):
         try:
             await forever()
         finally:
-            await asyncio.sleep(0.001)
+            await shielded(anyio.sleep, 0.001)
             log.append("cleaned up")
 
     error = place(lambda: error_of(lambda: run(work(), timeout=0.001)))
     assert type(error) is TimeoutError
+    assert str(error) == "the coroutine did not finish within 0.001 seconds"
     assert log == ["cleaned up"]
 
 
@@ -455,10 +485,10 @@ def test_no_time_at_all_cancels_at_the_first_suspension(place, timeout):
     async def work():
         log.append("begun")
         try:
-            await asyncio.sleep(0)
+            await anyio.sleep(0)
             log.append("went on")
         finally:
-            await asyncio.sleep(0)
+            await shielded(anyio.sleep, 0)
             log.append("cleaned up")
 
     error = place(lambda: error_of(lambda: anysync.run(work(), timeout=timeout)))
@@ -480,8 +510,8 @@ def test_a_coroutine_that_swallows_the_cancel_is_waited_for_and_its_value_return
     async def work():
         try:
             await forever()
-        except asyncio.CancelledError:
-            await asyncio.sleep(0.001)
+        except anyio.get_cancelled_exc_class():
+            await shielded(anyio.sleep, 0.001)
         return "value"
 
     assert place(lambda: anysync.run(work(), timeout=timeout)) == "value"
@@ -496,7 +526,7 @@ def test_an_error_during_the_clean_up_is_the_cause(place, timeout):
         try:
             await forever()
         finally:
-            await fail(oops)
+            await shielded(fail, oops)
 
     error = place(lambda: error_of(lambda: anysync.run(work(), timeout=timeout)))
     assert type(error) is TimeoutError
@@ -511,7 +541,7 @@ def test_an_interrupt_during_the_clean_up_is_not_hidden_by_the_timeout(place):
         try:
             await forever()
         finally:
-            await fail(stop)
+            await shielded(fail, stop)
 
     assert place(lambda: error_of(lambda: anysync.run(work(), timeout=0.001))) is stop
 
@@ -527,9 +557,13 @@ def test_a_timeout_that_is_not_reached_changes_nothing(place):
 
 @everywhere
 def test_a_timeout_leaves_the_next_call_alone(place):
+    async def slow():
+        await anyio.sleep(0.005)
+        return "value"
+
     def call():
         error = error_of(lambda: anysync.run(forever(), timeout=0.001))
-        return type(error), answer("value").run(), anysync.run(asyncio.sleep(0.005, "value"), timeout=30)
+        return type(error), answer("value").run(), anysync.run(slow(), timeout=30)
 
     assert place(call) == (TimeoutError, "value", "value")
 
@@ -547,6 +581,7 @@ def test_a_bad_timeout_raises_and_closes_the_coroutine(place, run, timeout, expe
     assert inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
 
 
+@on_both
 def test_the_timeout_ends_what_the_coroutine_waits_for():
     log = []
 
@@ -557,8 +592,8 @@ def test_the_timeout_ends_what_the_coroutine_waits_for():
             log.append("child cleaned up")
 
     async def work():
-        async with asyncio.TaskGroup() as group:
-            group.create_task(child())
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(child)
 
     with pytest.raises(TimeoutError):
         anysync.run(work(), timeout=0.001)

@@ -36,6 +36,8 @@ class Call(BaseCall):
             self.task.cancel()
 
     def settle_failed(self, task: "Task[Any]") -> None:
+        if self.instead is not None and getattr(task, "was_one_step", bool)():
+            self.instead = None  # trio takes the first step when the time is up already
         if not task.cancelled():
             error = task.exception()
             if isinstance(error, Exception):

@@ -335,6 +335,11 @@ class TrioTask:
     def get_coro(self) -> Coroutine[Any, Any, Any] | None:
         return self._coro
 
+    def was_one_step(self) -> bool:
+        """Whether it has run, and ended without suspending."""
+        own: Any = self.own
+        return own is not None and not own._schedule_points
+
     def add_done_callback(self, callback: "Callable[[TrioTask], object]") -> None:
         if self.done():
             self._loop.call_soon(callback, self, context=Context())
