@@ -1,31 +1,76 @@
 """What tests ask of the loop that runs, of asyncio or of trio, where anyio has no word for it."""
 
 import asyncio
+from asyncio import _get_running_loop as asyncio_loop
 
 import anyio
-import sniffio
+import trio
 
 
 def current_task():
     """Return the task itself: anyio knows tasks by their ids, which are given out again."""
-    if sniffio.current_async_library() == "asyncio":
-        return asyncio.current_task()
-    from trio import lowlevel
-
-    return lowlevel.current_task()
+    return asyncio.current_task() if asyncio_loop() else trio.lowlevel.current_task()
 
 
-def call_soon(function):
+def call_soon(function, *args):
     """Have the loop call a function in its next turn."""
-    if sniffio.current_async_library() == "asyncio":
-        asyncio.get_running_loop().call_soon(function)
-    else:
-        from trio import lowlevel
+    (asyncio_loop().call_soon if asyncio_loop() else poster())(function, *args)
 
-        lowlevel.current_trio_token().run_sync_soon(function)
+
+def poster():
+    """Return what has the loop call a function in its next turn, from any thread."""
+    if asyncio_loop():
+        return asyncio_loop().call_soon_threadsafe
+    return trio.lowlevel.current_trio_token().run_sync_soon
+
+
+def leave_behind(function):
+    """Start a task that nobody waits for."""
+    return asyncio.create_task(function()) if asyncio_loop() else trio.lowlevel.spawn_system_task(function)
 
 
 async def shielded(function, *args):
     """Await `function(*args)` in clean-up, which trio would cancel too."""
     with anyio.CancelScope(shield=True):
         return await function(*args)
+
+
+# the library's own, beside anyio's
+
+
+def own_group():
+    return asyncio.TaskGroup() if asyncio_loop() else trio.open_nursery()
+
+
+def own_timeout(seconds):
+    return asyncio.timeout(seconds) if asyncio_loop() else trio.fail_after(seconds)
+
+
+CANCELS = asyncio.CancelledError, trio.Cancelled
+#: what the timeouts of either raise
+TIMEOUTS = TimeoutError, trio.TooSlowError
+
+
+def start(group, function):
+    """Start a child in a task group of any kind."""
+    if isinstance(group, asyncio.TaskGroup):
+        group.create_task(function())
+    else:
+        group.start_soon(function)
+
+
+class enter_either:
+    """Enter a context manager of either kind with `async with`."""
+
+    def __init__(self, manager):
+        self.manager = manager
+
+    async def __aenter__(self):
+        if hasattr(self.manager, "__aenter__"):
+            return await self.manager.__aenter__()
+        return self.manager.__enter__()
+
+    async def __aexit__(self, *error):
+        if hasattr(self.manager, "__aexit__"):
+            return await self.manager.__aexit__(*error)
+        return self.manager.__exit__(*error)

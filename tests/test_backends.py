@@ -222,15 +222,6 @@ def test_a_generator_lives_in_one_task_and_one_context(place):
     assert log == [True]
 
 
-@everywhere
-def test_items_are_sent(place):
-    def steps():
-        generator = numbers()
-        return next(generator), generator.send("sent"), list(generator)
-
-    assert place(steps) == (0, "sent", [1, 2])
-
-
 def close(generator):
     generator.close()
     with pytest.raises(StopIteration):
@@ -284,81 +275,6 @@ def test_a_dropped_generator_cleans_up(place):
     assert cleaned_up.wait(30)
 
 
-@everywhere
-def test_a_scope_that_expires_between_two_steps_cancels_the_next(place):
-    @anysync.generator
-    async def items():
-        with anyio.move_on_after(0.01) as scope:
-            expired.append(scope)
-            yield 1
-            await anyio.sleep_forever()
-        yield scope.cancelled_caught
-
-    async def expired_by_now():
-        await anyio.sleep(0)
-        return expired[0].cancel_called
-
-    def steps():
-        generator = items()
-        first = next(generator)
-        while not anysync.run(expired_by_now()):
-            pass
-        second = next(generator)
-        generator.close()
-        return first, second
-
-    expired = []
-    assert place(steps) == (1, True)
-
-
-@everywhere
-def test_an_async_iterator_is_iterated(place):
-    async def fill():
-        send, receive = anyio.create_memory_object_stream(3)
-        with send:
-            for number in range(3):
-                await send.send(number)
-        return receive
-
-    def steps():
-        with opened(), anysync.run(fill()) as stream:
-            return list(anysync.wrap_async_iterator(stream))
-
-    assert place(steps) == [0, 1, 2]
-
-
-@everywhere
-def test_several_threads_step_one_generator(place):
-    def steps():
-        generator = numbers(log)
-        with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as two:
-            items = [pool.submit(next, generator).result(30) for pool in (one, two, one)]
-            two.submit(generator.close).result(30)
-        return items
-
-    log = []
-    assert place(steps) == [0, 1, 2]
-    assert log == [True]
-
-
-@everywhere
-def test_what_raises_in_a_step_reaches_who_made_it(place):
-    @anysync.generator
-    async def items():
-        yield 1
-        raise raised
-
-    def steps():
-        generator = items()
-        next(generator)
-        return error_of(lambda: next(generator)), error_of(lambda: next(generator))
-
-    for raised in Oops(), Stop(), SystemExit(), KeyboardInterrupt():
-        first, second = place(steps)
-        assert first is raised
-        assert type(second) is StopIteration
-
-
 # context managers
 
 
@@ -382,98 +298,6 @@ def test_background_work_goes_on_during_the_body(place):
             return [beats.acquire(timeout=30) for _ in range(3)]
 
     assert place(body) == [True] * 3
-
-
-@everywhere
-def test_enter_and_exit_are_of_one_task_and_context(place):
-    @anysync.contextmanager
-    async def entered():
-        with one_task_and_context(log):
-            yield var.get()
-
-    def body():
-        with entered() as value:
-            return value, var.get()
-
-    log = []
-    assert place(body) == ("inside", "unset")
-    assert log == [True]
-
-
-@everywhere
-def test_what_the_body_raises_is_raised_in_the_manager(place):
-    @anysync.contextmanager
-    async def handles():
-        try:
-            yield
-        except Oops as error:
-            await anyio.sleep(0)
-            log.append(error)
-
-    @anysync.contextmanager
-    async def passes():
-        yield
-
-    def body():
-        with handles():
-            raise raised
-        with passes():
-            raise raised
-
-    log, raised = [], Oops()
-    assert place(lambda: error_of(body)) is raised
-    assert log == [raised]
-
-
-@everywhere
-def test_a_child_that_fails_cancels_the_manager_at_once(place):
-    async def fails():
-        await go_on.wait()
-        raise Oops
-
-    @anysync.contextmanager
-    async def group():
-        nonlocal go_on
-        go_on = anyio.Event()
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(fails)
-                try:
-                    yield
-                except BaseException as error:
-                    log.append(isinstance(error, anyio.get_cancelled_exc_class()))
-                    raise
-        finally:
-            told.set()
-
-    async def let_it_fail():
-        go_on.set()
-
-    def body():
-        with group():
-            anysync.run(let_it_fail())
-            assert told.wait(30)
-            log.append("body")
-
-    go_on, log, told = None, [], threading.Event()
-    error = place(lambda: error_of(body))
-    assert type(error) is ExceptionGroup
-    assert [type(one) for one in error.exceptions] == [Oops]
-    assert log == [True, "body"]
-
-
-@everywhere
-def test_the_loop_goes_on_for_others_after_a_body_that_was_left_by_an_exit(place, backend):
-    @anysync.contextmanager
-    async def manager():
-        yield
-
-    def body():
-        with manager():
-            raise SystemExit
-
-    assert type(place(lambda: error_of(body))) is SystemExit
-    assert place(lambda: library().run()) == backend
 
 
 # where it runs
@@ -526,70 +350,6 @@ def test_a_loop_is_kept_until_its_thread_ends(backend):
     assert in_thread(calls)[0] != first
 
 
-def test_what_is_open_is_left_when_its_thread_ends(backend):
-    @anysync.contextmanager
-    async def left_open():
-        try:
-            yield
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.sleep(0)
-            left.append(sniffio.current_async_library())
-
-    left = []
-    in_thread(lambda: left_open().__enter__())
-    assert left == [backend]
-
-
-def test_a_runner_has_its_own(backend):
-    with anysync.Runner(name="own", backend=backend) as runner:
-        assert runner.run(library()) == backend
-        assert runner.run(thread()).name == "own"
-        assert runner.submit(library()).result(30) == backend
-        assert list(runner.iterate(numbers())) == [0, 1, 2]
-        with runner.enter(opened()):
-            assert in_loop(lambda: runner.run(thread())).name == "own"
-    assert type(error_of(lambda: runner.run(library()))) is RuntimeError
-
-
-def test_a_runner_that_is_closed_ends_what_is_open_and_what_is_under_way(backend):
-    async def endless():
-        begun.set()
-        try:
-            await anyio.sleep_forever()
-        finally:
-            ended.append("call")
-
-    @anysync.generator
-    async def items():
-        try:
-            yield
-        finally:
-            ended.append("generator")
-
-    begun, ended = threading.Event(), []
-    runner = anysync.Runner(backend=backend)
-    generator = runner.iterate(items())
-    next(generator)
-    future = runner.submit(endless())
-    assert begun.wait(30)
-    runner.close()
-    assert sorted(ended) == ["call", "generator"]
-    assert "closed" in str(error_of(lambda: future.result(30)))
-    assert "closed" in str(error_of(lambda: next(generator)))
-
-
-def test_a_generator_begun_on_one_loop_refuses_its_own_loops_sync_code(backend):
-    @anysync.generator
-    async def items():
-        yield error_of(lambda: next(generator))
-
-    generator = items()
-    error = next(generator)
-    assert type(error) is RuntimeError
-    generator.close()
-
-
 # the choice
 
 
@@ -602,6 +362,12 @@ def test_a_call_chooses_the_backend(place, backend):
     assert place(lambda: library().run(backend=other(backend))) == other(backend)
     assert place(lambda: anysync.run(library(), backend=other(backend))) == other(backend)
     assert place(lambda: library().submit(backend=other(backend)).result(30)) == other(backend)
+
+
+def test_a_runner_chooses_the_backend(backend):
+    for chosen in None, backend, other(backend):
+        with anysync.Runner(backend=chosen) as runner:
+            assert runner.run(library()) == (chosen or backend)
 
 
 @everywhere

@@ -10,13 +10,16 @@ from contextvars import ContextVar, copy_context
 from functools import partial, wraps
 from typing import Any
 
+import anyio
 import pytest
-from places import in_loop, plain
+from loops import CANCELS, current_task, enter_either, leave_behind, own_timeout, poster, shielded
+from places import in_loop, on_asyncio, on_both, plain
 from worlds import both_worlds
 
 from anysync import AnySyncContextManager, Runner, contextmanager, coroutine, generator, run
 from anysync._hosts import here
 
+pytestmark = on_both
 WATCHDOG = 20
 var: ContextVar[str] = ContextVar("var", default="unset")
 
@@ -87,14 +90,12 @@ class Step:
 
     @generator
     async def items(self) -> AsyncGenerator[int, None]:
-        self._loop, self._go_on = asyncio.get_running_loop(), asyncio.Event()
+        go_on = anyio.Event()
+        self.let_go = partial(poster(), go_on.set)
         yield threading.get_ident()
         self.begun.set()
-        await self._go_on.wait()
+        await go_on.wait()
         yield threading.get_ident()
-
-    def let_go(self) -> None:
-        self._loop.call_soon_threadsafe(self._go_on.set)
 
 
 @generator
@@ -106,10 +107,10 @@ async def count() -> AsyncGenerator[int, None]:
 @generator
 async def idents() -> AsyncGenerator[int, None]:
     """Yield the thread of each step; fail if they are not one task's."""
-    task = asyncio.current_task()
+    task = current_task()
     while True:
-        await asyncio.sleep(0)
-        assert asyncio.current_task() is task
+        await anyio.sleep(0)
+        assert current_task() is task
         yield threading.get_ident()
 
 
@@ -121,7 +122,7 @@ async def beating() -> AsyncGenerator[Callable[[], set[int]], None]:
 
     async def beats() -> None:
         while True:
-            await asyncio.sleep(0.0005)
+            await anyio.sleep(0.0005)
             came_from.add(threading.get_ident())
             beat.release()
 
@@ -133,34 +134,35 @@ async def beating() -> AsyncGenerator[Callable[[], set[int]], None]:
             assert beat.acquire(timeout=WATCHDOG)
         return set(came_from)
 
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(beats())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(beats)
         yield wait
-        task.cancel()
+        tasks.cancel_scope.cancel()
 
 
 @contextmanager
 async def nothing_to_turn(suspend: bool = True) -> AsyncGenerator[None, None]:
     if suspend:
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
     yield
 
 
 @coroutine
 async def ident() -> int:
-    await asyncio.sleep(0)
+    await anyio.sleep(0)
     return threading.get_ident()
 
 
 @coroutine
 async def thread_name() -> str:
-    await asyncio.sleep(0)
+    await anyio.sleep(0)
     return threading.current_thread().name
 
 
 # the helper
 
 
+@on_asyncio  # of trio that is not known
 @pytest.mark.parametrize("suspend", [False, True])
 def test_no_helper_where_there_is_nothing_to_turn(suspend: bool, worker: Worker) -> None:
     def use() -> None:
@@ -180,11 +182,10 @@ def test_no_helper_where_there_is_nothing_to_turn(suspend: bool, worker: Worker)
 @in_new_thread
 def test_no_helper_for_a_task_that_is_left_behind() -> None:
     @coroutine
-    async def leave_behind() -> None:
-        tasks.append(asyncio.create_task(asyncio.sleep(3600)))
+    async def leave() -> object:
+        return leave_behind(partial(anyio.sleep, 3600))
 
-    helpers, tasks = Helpers(), list[object]()
-    leave_behind().run()
+    helpers, _ = Helpers(), leave().run()
     assert ident().run() == threading.get_ident()
     assert not helpers()
 
@@ -236,9 +237,10 @@ def test_every_step_runs_on_the_caller_while_the_helper_runs_in_between() -> Non
 def test_the_caller_takes_the_loop_back_from_a_helper_that_waits_for_long() -> None:
     @contextmanager
     async def far_timer() -> AsyncGenerator[None, None]:
-        timer = asyncio.get_running_loop().call_later(3600, int)
-        yield
-        timer.cancel()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep, 3600)
+            yield
+            tasks.cancel_scope.cancel()
 
     helpers = Helpers()
     with far_timer():
@@ -252,7 +254,7 @@ def test_a_submitted_coroutine_goes_on_while_the_caller_waits() -> None:
     @coroutine
     async def work() -> str:
         for _ in range(3):
-            await asyncio.sleep(0.001)
+            await anyio.sleep(0.001)
         worked.set()
         return threading.current_thread().name
 
@@ -266,7 +268,9 @@ def test_a_submitted_coroutine_goes_on_while_the_caller_waits() -> None:
 def test_a_submitted_coroutine_is_done_in_a_call_that_the_caller_makes_meanwhile() -> None:
     @coroutine
     async def wait_for_it() -> None:
-        await asyncio.wrap_future(future)
+        post, done = poster(), anyio.Event()
+        future.add_done_callback(lambda _: post(done.set))
+        await done.wait()
 
     future = ident().submit()
     wait_for_it().run()
@@ -276,13 +280,13 @@ def test_a_submitted_coroutine_is_done_in_a_call_that_the_caller_makes_meanwhile
 @in_new_thread
 def test_once_nothing_is_open_the_loop_stands_still_until_the_next_call() -> None:
     @contextmanager
-    async def this_loop() -> AsyncGenerator[asyncio.AbstractEventLoop, None]:
-        yield asyncio.get_running_loop()
+    async def this_loop() -> AsyncGenerator[Callable[[Callable[[], object]], object], None]:
+        yield poster()
 
     served = threading.Event()
-    with beating() as wait, this_loop() as loop:
+    with beating() as wait, this_loop() as post:
         wait()
-    loop.call_soon_threadsafe(served.set)
+    post(served.set)
     assert not served.wait(0.05)
     ident().run()
     assert served.is_set()
@@ -326,10 +330,10 @@ def test_entered_in_one_thread_and_exited_in_another(manager: Any, worker: Worke
 def test_enter_and_exit_run_in_one_task_on_the_thread_that_calls(worker: Worker, other: Worker) -> None:
     @contextmanager
     async def watched() -> AsyncGenerator[None, None]:
-        seen.append((asyncio.current_task(), threading.get_ident()))
-        async with asyncio.timeout(60):
+        seen.append((current_task(), threading.get_ident()))
+        async with enter_either(own_timeout(60)):
             yield
-        seen.append((asyncio.current_task(), threading.get_ident()))
+        seen.append((current_task(), threading.get_ident()))
 
     seen: list[Any] = []
     cm = watched()
@@ -370,18 +374,19 @@ def test_a_call_of_the_owner_is_served_during_a_step_of_another_thread(worker: W
     async def received() -> AsyncGenerator[str, None]:
         yield "ready"
         waiting.set()
-        yield await queue.get()
+        await put.wait()
+        yield "item"
 
-    async def put() -> int:
-        queue.put_nowait("item")
+    async def put_it() -> int:
+        put.set()
         return threading.get_ident()
 
-    queue, waiting = asyncio.Queue[str](), threading.Event()
+    put, waiting = anyio.Event(), threading.Event()
     it = received()
     worker(next, it)
     step = other.start(next, it)
     assert waiting.wait(WATCHDOG)
-    assert worker(run, put()) == other.ident  # who drives serves
+    assert worker(run, put_it()) == other.ident  # who drives serves
     assert step.result(WATCHDOG) == "item"
     worker(it.close)
 
@@ -422,7 +427,7 @@ def test_many_threads_step_generators_of_one_loop_at_once(worker: Worker) -> Non
     async def numbers() -> AsyncGenerator[int, None]:
         for n in range(200):
             if n % 3:
-                await asyncio.sleep(0 if n % 7 else 0.0001)
+                await anyio.sleep(0 if n % 7 else 0.0001)
             yield n
 
     def rest(it: Iterator[int]) -> list[int]:
@@ -512,7 +517,7 @@ def use_the_helper() -> None:
 
 
 def use_the_executor() -> None:
-    run(asyncio.to_thread(int))
+    run(asyncio.to_thread(int), backend="asyncio")
 
 
 @pytest.mark.parametrize("use", [use_the_helper, use_the_executor])
@@ -526,21 +531,21 @@ def test_a_thread_that_has_ended_leaves_no_thread_behind(use: Callable[[], None]
 def test_what_is_open_is_closed_in_its_own_task_when_its_thread_ends() -> None:
     @generator
     async def items() -> AsyncGenerator[None, None]:
-        task = asyncio.current_task()
+        task = current_task()
         try:
             yield
         finally:
-            await asyncio.sleep(0)
-            ended.append(asyncio.current_task() is task)
+            await anyio.sleep(0)
+            ended.append(current_task() is task)
 
     @contextmanager
     async def managed() -> AsyncGenerator[None, None]:
-        task = asyncio.current_task()
+        task = current_task()
         try:
             yield
         finally:
-            await asyncio.sleep(0)
-            ended.append(asyncio.current_task() is task)
+            await anyio.sleep(0)
+            ended.append(current_task() is task)
 
     ended: list[bool] = []
     worker, it, cm = Worker(), items(), managed()
@@ -569,13 +574,12 @@ def test_a_runner_starts_with_its_first_use_and_ends_with_close() -> None:
 @pytest.mark.parametrize(
     "use",
     [
-        lambda runner: runner.loop,
         lambda runner: runner.__enter__(),
         lambda runner: runner.submit(ident()).result(WATCHDOG),
         lambda runner: next(runner.iterate(count())),
         lambda runner: runner.enter(nothing_to_turn()).__enter__(),
     ],
-    ids=["loop", "with", "submit", "iterate", "enter"],
+    ids=["with", "submit", "iterate", "enter"],
 )
 def test_every_first_use_starts_it(use: Callable[[Runner], Any]) -> None:
     runner = Runner("lazy")
@@ -589,11 +593,11 @@ def test_every_first_use_starts_it(use: Callable[[Runner], Any]) -> None:
 def test_everything_runs_on_the_thread_of_the_runner() -> None:
     @asynccontextmanager
     async def named() -> AsyncGenerator[str, None]:
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
         yield threading.current_thread().name
 
     async def names() -> AsyncGenerator[str, None]:
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
         yield threading.current_thread().name
 
     with Runner("mine") as runner:
@@ -606,12 +610,16 @@ def test_everything_runs_on_the_thread_of_the_runner() -> None:
 
 
 @both_worlds
+@on_asyncio
 def test_loop_is_the_loop_of_every_call() -> None:
     async def this_loop() -> object:
         return asyncio.get_running_loop()
 
-    with Runner() as runner:
-        assert runner.run(this_loop()) is runner.run(this_loop()) is runner.loop
+    runner = Runner("lazy")
+    loop = runner.loop
+    assert len(runner_threads("lazy")) == 1
+    with runner:
+        assert runner.run(this_loop()) is runner.run(this_loop()) is loop is runner.loop
         served = threading.Event()
         runner.loop.call_soon_threadsafe(served.set)
         assert served.wait(WATCHDOG)
@@ -627,7 +635,7 @@ def test_run_of_a_runner_takes_a_timeout_and_a_context() -> None:
         runner.run(change(), context=context)
         assert context[var] == "inside"
         with pytest.raises(TimeoutError):
-            runner.run(asyncio.Event().wait(), timeout=0.001)
+            runner.run(anyio.Event().wait(), timeout=0.001)
         runner.submit(change(), context=(other := copy_context())).result(WATCHDOG)
         assert other[var] == "inside"
     assert var.get() == "unset"
@@ -655,7 +663,7 @@ def test_cancelling_the_future_of_submit_cancels_the_coroutine() -> None:
     async def wait() -> None:
         begun.set()
         try:
-            await asyncio.Event().wait()
+            await anyio.Event().wait()
         finally:
             ended.set()
 
@@ -713,7 +721,7 @@ def test_a_runner_serves_many_threads_at_once() -> None:
         await met.wait()
         return threading.get_ident()
 
-    here, met = 0, asyncio.Event()
+    here, met = 0, anyio.Event()
     with Runner() as runner, ThreadPoolExecutor(8) as pool:
         idents = {*pool.map(lambda _: runner.run(meet()), range(8))}
     assert len(idents) == 1
@@ -735,8 +743,11 @@ def test_many_threads_start_one_runner() -> None:
 
 @both_worlds
 def test_two_runners_have_two_loops() -> None:
+    async def this_loop() -> object:
+        return anyio.lowlevel.current_token()
+
     with Runner() as first, Runner() as second:
-        assert first.loop is not second.loop
+        assert first.run(this_loop()) != second.run(this_loop())
         assert first.run(ident()) != second.run(ident())
 
 
@@ -781,9 +792,9 @@ class Waiting:
     async def __call__(self) -> None:
         self.begun.set()
         try:
-            await asyncio.Event().wait()
+            await anyio.Event().wait()
         finally:
-            await asyncio.sleep(0)
+            await shielded(anyio.sleep, 0)
             self.cleaned.set()
 
     async def items(self) -> AsyncGenerator[None, None]:
@@ -834,12 +845,12 @@ def test_close_cleans_up_the_calls_under_way_which_then_raise(call: Any, worker:
 )
 def test_close_ends_what_swallows_its_cancel(call: Any, worker: Worker) -> None:
     async def items() -> AsyncGenerator[str, None]:
-        with suppress(asyncio.CancelledError):
+        with suppress(*CANCELS):
             await waiting()
         try:
             yield "swallowed"
         finally:
-            await asyncio.sleep(0)
+            await shielded(anyio.sleep, 0)
             ended.set()
 
     runner, waiting, ended = Runner(), Waiting(), threading.Event()
@@ -872,12 +883,12 @@ def test_calls_that_race_with_close_run_or_raise() -> None:
 @both_worlds
 def test_close_runs_the_clean_up_of_what_is_open_in_its_own_task() -> None:
     async def items() -> AsyncGenerator[None, None]:
-        task = asyncio.current_task()
+        task = current_task()
         try:
             yield
         finally:
-            await asyncio.sleep(0)
-            ended.append(asyncio.current_task() is task)
+            await anyio.sleep(0)
+            ended.append(current_task() is task)
 
     ended: list[bool] = []
     runner = Runner()
@@ -893,12 +904,12 @@ def test_close_runs_the_clean_up_of_what_is_open_in_its_own_task() -> None:
 
 @both_worlds
 def test_close_cancels_the_tasks_that_are_left() -> None:
-    async def leave_behind() -> None:
-        tasks.append(asyncio.create_task(waiting()))
+    async def leave() -> object:
+        return leave_behind(waiting)
 
-    tasks, waiting = list[object](), Waiting()
+    waiting = Waiting()
     with Runner() as runner:
-        runner.run(leave_behind())
+        _ = runner.run(leave())
         assert waiting.begun.wait(WATCHDOG)
     assert waiting.cleaned.is_set()
 
@@ -935,7 +946,7 @@ def test_sync_code_on_the_thread_of_a_runner_runs_async_code_elsewhere() -> None
 @both_worlds
 def test_the_future_of_a_cancelled_coroutine_says_so() -> None:
     with Runner() as runner:
-        future = runner.submit(asyncio.Event().wait())
+        future = runner.submit(anyio.Event().wait())
         assert future.cancel()
         with pytest.raises(CancelledError):
             future.result(WATCHDOG)
@@ -976,6 +987,7 @@ def test_who_waits_for_a_loop_that_closes_is_told() -> None:
     assert "has ended" in told[0]
 
 
+@on_asyncio
 @pytest.mark.parametrize("use_uvloop", [False, True])
 def test_a_runner_closes_in_peace_when_a_task_breaks_off_its_loop_just_then(use_uvloop: bool) -> None:
     async def leave() -> None:
@@ -986,9 +998,9 @@ def test_a_runner_closes_in_peace_when_a_task_breaks_off_its_loop_just_then(use_
         task = asyncio.ensure_future(exit_now())
         task.add_done_callback(lambda task: task.exception())
         try:
-            await asyncio.sleep(WATCHDOG)
+            await anyio.sleep(WATCHDOG)
         finally:
-            await asyncio.sleep(0)
+            await anyio.sleep(0)
             cleaned.set()
 
     if use_uvloop:
@@ -1001,6 +1013,7 @@ def test_a_runner_closes_in_peace_when_a_task_breaks_off_its_loop_just_then(use_
     assert cleaned.is_set()
 
 
+@on_asyncio
 def test_a_runner_that_is_closed_while_it_starts_ends() -> None:
     def slow_factory() -> asyncio.AbstractEventLoop:
         starting.set()

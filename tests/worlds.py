@@ -6,7 +6,7 @@ from inspect import Parameter, Signature, signature
 from typing import Any
 
 import pytest
-from places import in_loop, plain
+from places import in_loop, on_both, plain
 
 
 def both_worlds(test: Callable[..., Any]) -> Any:
@@ -18,4 +18,4 @@ def both_worlds(test: Callable[..., Any]) -> Any:
 
     parameters = [Parameter("world", Parameter.KEYWORD_ONLY), *signature(test).parameters.values()]
     either.__signature__ = Signature([p.replace(kind=Parameter.KEYWORD_ONLY) for p in parameters])  # type: ignore[attr-defined]
-    return pytest.mark.parametrize("world", [plain, in_loop])(either)
+    return on_both(pytest.mark.parametrize("world", [plain, in_loop])(either))

@@ -1,6 +1,5 @@
 """A task for each step, and the scope around the yield is left in another task than it was entered in."""
 
-import asyncio
 import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -8,14 +7,15 @@ from contextlib import suppress
 
 import anyio
 import pytest
+from loops import current_task, enter_either, own_group, own_timeout
 from worlds import both_worlds
 
 import anysync
 
 scopes = pytest.mark.parametrize(
     "scope",
-    [anyio.create_task_group, asyncio.TaskGroup, lambda: anyio.fail_after(60), lambda: asyncio.timeout(60)],
-    ids=["anyio.create_task_group", "asyncio.TaskGroup", "fail_after", "asyncio.timeout"],
+    [anyio.create_task_group, own_group, lambda: anyio.fail_after(60), lambda: own_timeout(60)],
+    ids=["anyio.create_task_group", "own group", "fail_after", "own timeout"],
 )
 
 
@@ -28,24 +28,18 @@ class Session:
         self.ended = threading.Event()
 
     async def __aenter__(self):
-        self.task = asyncio.current_task()
-        self.entered = self.scope()
-        if hasattr(self.entered, "__aenter__"):
-            await self.entered.__aenter__()
-        else:
-            self.entered.__enter__()
+        self.task = current_task()
+        self.entered = enter_either(self.scope())
+        await self.entered.__aenter__()
         return self
 
     async def __aexit__(self, *error):
         try:
-            assert asyncio.current_task() is self.task
-            await asyncio.sleep(0)
-            if hasattr(self.entered, "__aexit__"):
-                # of what the caller threw in; since Python 3.15, what closes a generator comes by itself
-                with suppress(BaseExceptionGroup, GeneratorExit):
-                    await self.entered.__aexit__(*error)
-            else:
-                self.entered.__exit__(*error)
+            assert current_task() is self.task
+            await anyio.sleep(0)
+            # of what the caller threw in; since Python 3.15, what closes a generator comes by itself
+            with suppress(BaseExceptionGroup, GeneratorExit):
+                await self.entered.__aexit__(*error)
             self.outcome = "left"
         except BaseException as wrong:
             self.outcome = wrong
@@ -58,7 +52,7 @@ class Session:
 async def messages(session):
     async with session:
         for number in range(3):
-            await asyncio.sleep(0)
+            await anyio.sleep(0)
             yield number
 
 

@@ -1,11 +1,13 @@
 """A generator that is left early goes on, is closed in another task, or cannot be closed at all."""
 
-import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+import anyio
 import pytest
-from places import error_of
+from loops import call_soon, current_task, poster
+from places import error_of, on_both
 from worlds import both_worlds
 
 import anysync
@@ -22,16 +24,17 @@ class Rows:
 
     @anysync.generator
     async def read(self):
-        self.tasks.append(asyncio.current_task())
+        self.tasks.append(current_task())
         try:
             yield 1
-            self.go_on = asyncio.Event()
-            asyncio.get_running_loop().call_soon(self.waiting.set)
-            await self.go_on.wait()
+            go_on = anyio.Event()
+            self.go_on = partial(poster(), go_on.set)
+            call_soon(self.waiting.set)
+            await go_on.wait()
             yield 2
         finally:
-            await asyncio.sleep(0)
-            self.tasks.append(asyncio.current_task())
+            await anyio.sleep(0)
+            self.tasks.append(current_task())
             self.ended.set()
 
 
@@ -45,6 +48,7 @@ def test_21_generators_not_closed_by_a_break():
     assert rows.tasks[0] is rows.tasks[1]
 
 
+@on_both
 def test_21_generators_not_closed_when_the_next_line_runs():
     """google/adk-python#6564: in plain code, the clean-up is over once the loop is left."""
     rows = Rows()
@@ -65,7 +69,7 @@ def test_21_asynchronous_generator_is_already_running():
         assert rows.waiting.wait(30)
         error = error_of(generator.close)
         assert not rows.ended.is_set()
-        rows.tasks[0].get_loop().call_soon_threadsafe(rows.go_on.set)
+        rows.go_on()
         assert step.result(30) == 2
     assert type(error) is RuntimeError
     assert "already running: another" in str(error)
