@@ -12,16 +12,19 @@ def current_task():
     return asyncio.current_task() if asyncio_loop() else trio.lowlevel.current_task()
 
 
+def this_loop():
+    """Return the loop, or what trio has in its place."""
+    return asyncio_loop() or trio.lowlevel.current_trio_token()
+
+
 def call_soon(function, *args):
-    """Have the loop call a function in its next turn."""
-    (asyncio_loop().call_soon if asyncio_loop() else poster())(function, *args)
+    """Have this loop call a function in its next turn."""
+    (asyncio_loop().call_soon if asyncio_loop() else this_loop().run_sync_soon)(function, *args)
 
 
-def poster():
-    """Return what has the loop call a function in its next turn, from any thread."""
-    if asyncio_loop():
-        return asyncio_loop().call_soon_threadsafe
-    return trio.lowlevel.current_trio_token().run_sync_soon
+def post(loop, function):
+    """Have a loop call a function, from any thread; `RuntimeError` if it has ended."""
+    getattr(loop, "call_soon_threadsafe" if hasattr(loop, "call_soon") else "run_sync_soon")(function)
 
 
 def leave_behind(function):

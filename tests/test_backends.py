@@ -7,7 +7,7 @@ import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager as sync_contextmanager, suppress
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from functools import partial
 
 import anyio
@@ -183,33 +183,6 @@ def test_what_one_call_makes_the_next_uses(place):
             return anysync.run(use(*anysync.run(make())))
 
     assert place(calls) == "item"
-
-
-@everywhere
-def test_context_variables_flow_in_and_into_a_context_of_ones_own(place):
-    async def change():
-        seen = var.get()
-        await anyio.sleep(0)
-        var.set("changed")
-        return seen
-
-    def calls():
-        token, context = var.set("caller's"), copy_context()
-        try:
-            seen = anysync.run(change()), anysync.run(change(), context=context)
-            return seen, var.get(), context[var]
-        finally:
-            var.reset(token)
-
-    assert place(calls) == (("caller's", "caller's"), "caller's", "changed")
-
-
-@everywhere
-def test_an_entered_context_is_refused(place):
-    context = copy_context()
-    error = place(lambda: context.run(error_of, lambda: anysync.run(library(), context=context)))
-    assert type(error) is RuntimeError
-    assert "entered already" in str(error)
 
 
 # generators

@@ -1,12 +1,13 @@
 """Context variables flow in, and out of nothing but a `context=` that the caller gave."""
 
-import asyncio
 import inspect
 import threading
 from contextvars import Context, ContextVar, copy_context
 
+import anyio
 import pytest
-from places import error_of, every_place as everywhere, in_loop, plain
+from loops import current_task, shielded
+from places import error_of, everywhere, in_loop, on_both, plain
 
 import anysync
 from anysync import AnySyncCoroutine
@@ -29,7 +30,7 @@ suspended_or_not = pytest.mark.parametrize("suspended", [False, True])
 async def look_and_set(value, suspended=True):
     before = var.get()
     if suspended:
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
     var.set(value)
     return before
 
@@ -89,11 +90,19 @@ def test_a_token_can_be_reset_in_a_later_call_with_the_same_context(place):
 
 @everywhere
 def test_tasks_of_the_coroutine_inherit_its_variables(place):
+    seen = []
+
+    async def child():
+        seen.append(await look_and_set("the child's"))
+
     async def main():
         var.set("changed")
-        return await asyncio.create_task(look_and_set("the child's")), var.get()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(child)
+        seen.append(var.get())
 
-    assert place(lambda: anysync.run(main())) == ("changed", "changed")
+    place(lambda: anysync.run(main()))
+    assert seen == ["changed", "changed"]
 
 
 @everywhere
@@ -103,9 +112,9 @@ def test_the_clean_up_after_a_timeout_sees_the_variables_of_the_coroutine(place)
     async def main():
         var.set("changed")
         try:
-            await asyncio.Event().wait()
+            await anyio.Event().wait()
         finally:
-            await asyncio.sleep(0)
+            await shielded(anyio.sleep, 0)
             seen.append(var.get())
 
     with pytest.raises(TimeoutError):
@@ -122,9 +131,10 @@ def test_a_context_that_is_entered_is_refused_and_nothing_is_run(place, run):
         log.append("run")
 
     async def current():
-        task = asyncio.current_task()
-        await asyncio.sleep(0)
-        return task is asyncio.current_task() and task.get_coro().__name__
+        task = current_task()
+        await anyio.sleep(0)
+        name = task.get_coro().__qualname__ if hasattr(task, "get_coro") else task.name
+        return task is current_task() and name.rpartition(".")[2]
 
     def call():
         coro, given = work(), copy_context()
@@ -139,6 +149,7 @@ def test_a_context_that_is_entered_is_refused_and_nothing_is_run(place, run):
     assert log == []
 
 
+@on_both
 @pytest.mark.parametrize("place", [plain, in_loop])
 def test_a_context_that_another_thread_is_in_is_refused(place):
     given, entered, leave = copy_context(), threading.Event(), threading.Event()
@@ -160,19 +171,20 @@ def test_a_context_that_another_thread_is_in_is_refused(place):
     assert var not in given
 
 
+@on_both
 def test_a_refused_context_does_not_disturb_other_calls_of_the_loop():
     started, given = threading.Event(), copy_context()
 
     async def patient(go):
         started.set()
         await go.wait()
-        return asyncio.current_task() is not None
+        return current_task() is not None
 
     async def release(go):
         go.set()
 
     def call():
-        go = asyncio.Event()
+        go = anyio.Event()
         other = AnySyncCoroutine(patient(go)).submit()
         assert started.wait(30)
         error = given.run(error_of, lambda: anysync.run(look_and_set("changed"), context=given))

@@ -16,7 +16,17 @@ from typing import Any, Self
 import anyio
 import pytest
 from anyio import to_thread
-from loops import CANCELS, TIMEOUTS, current_task, enter_either, own_group, own_timeout, poster, start
+from loops import (
+    CANCELS,
+    TIMEOUTS,
+    current_task,
+    enter_either,
+    own_group,
+    own_timeout,
+    post,
+    start,
+    this_loop,
+)
 from places import in_async_code, in_loop, on_asyncio, on_both
 from worlds import both_worlds
 
@@ -636,12 +646,12 @@ def test_the_end_of_a_job_in_another_thread_is_served_in_the_body() -> None:
 @both_worlds
 def test_what_is_posted_to_the_loop_is_served_in_the_body() -> None:
     @contextmanager
-    async def this_loop() -> AsyncGenerator[Callable[[Callable[[], object]], object], None]:
-        yield poster()
+    async def looking() -> AsyncGenerator[object, None]:
+        yield this_loop()
 
     served = threading.Event()
-    with this_loop() as post:
-        post(served.set)
+    with looking() as loop:
+        post(loop, served.set)
         assert served.wait(WATCHDOG)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import anyio
 import pytest
-from loops import TIMEOUTS, call_soon, current_task, enter_either, own_group, own_timeout, start
+from loops import TIMEOUTS, call_soon, current_task, enter_either, own_group, own_timeout, start, this_loop
 from places import in_loop, on_asyncio, on_both, plain
 from worlds import both_worlds
 
@@ -759,12 +759,12 @@ def test_a_given_context_that_is_entered_is_an_error() -> None:
 )
 def test_an_error_of_the_generator_arrives_as_it_is(error: BaseException, suspend: bool) -> None:
     @coroutine
-    async def this_loop() -> object:
-        return anyio.lowlevel.current_token()
+    async def look() -> object:
+        return this_loop()
 
     @generator
     async def failing() -> AsyncGenerator[object, None]:
-        yield anyio.lowlevel.current_token()
+        yield this_loop()
         if suspend:
             await anyio.sleep(0)
         raise error
@@ -779,7 +779,7 @@ def test_an_error_of_the_generator_arrives_as_it_is(error: BaseException, suspen
     assert error.__cause__ is None
     assert error.__context__ is None
     assert [*it] == []
-    assert this_loop().run() == loop
+    assert look().run() is loop
 
 
 @both_worlds

@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
-from loops import CANCELS, current_task, enter_either, leave_behind, own_timeout, poster, shielded
+from loops import CANCELS, current_task, enter_either, leave_behind, own_timeout, post, shielded, this_loop
 from places import in_loop, on_asyncio, on_both, plain
 from worlds import both_worlds
 
@@ -91,7 +91,7 @@ class Step:
     @generator
     async def items(self) -> AsyncGenerator[int, None]:
         go_on = anyio.Event()
-        self.let_go = partial(poster(), go_on.set)
+        self.let_go = partial(post, this_loop(), go_on.set)
         yield threading.get_ident()
         self.begun.set()
         await go_on.wait()
@@ -268,8 +268,8 @@ def test_a_submitted_coroutine_goes_on_while_the_caller_waits() -> None:
 def test_a_submitted_coroutine_is_done_in_a_call_that_the_caller_makes_meanwhile() -> None:
     @coroutine
     async def wait_for_it() -> None:
-        post, done = poster(), anyio.Event()
-        future.add_done_callback(lambda _: post(done.set))
+        loop, done = this_loop(), anyio.Event()
+        future.add_done_callback(lambda _: post(loop, done.set))
         await done.wait()
 
     future = ident().submit()
@@ -280,13 +280,13 @@ def test_a_submitted_coroutine_is_done_in_a_call_that_the_caller_makes_meanwhile
 @in_new_thread
 def test_once_nothing_is_open_the_loop_stands_still_until_the_next_call() -> None:
     @contextmanager
-    async def this_loop() -> AsyncGenerator[Callable[[Callable[[], object]], object], None]:
-        yield poster()
+    async def looking() -> AsyncGenerator[object, None]:
+        yield this_loop()
 
     served = threading.Event()
-    with beating() as wait, this_loop() as post:
+    with beating() as wait, looking() as loop:
         wait()
-    post(served.set)
+    post(loop, served.set)
     assert not served.wait(0.05)
     ident().run()
     assert served.is_set()
@@ -612,14 +612,14 @@ def test_everything_runs_on_the_thread_of_the_runner() -> None:
 @both_worlds
 @on_asyncio
 def test_loop_is_the_loop_of_every_call() -> None:
-    async def this_loop() -> object:
-        return asyncio.get_running_loop()
+    async def look() -> object:
+        return this_loop()
 
     runner = Runner("lazy")
     loop = runner.loop
     assert len(runner_threads("lazy")) == 1
     with runner:
-        assert runner.run(this_loop()) is runner.run(this_loop()) is loop is runner.loop
+        assert runner.run(look()) is runner.run(look()) is loop is runner.loop
         served = threading.Event()
         runner.loop.call_soon_threadsafe(served.set)
         assert served.wait(WATCHDOG)
@@ -743,11 +743,11 @@ def test_many_threads_start_one_runner() -> None:
 
 @both_worlds
 def test_two_runners_have_two_loops() -> None:
-    async def this_loop() -> object:
-        return anyio.lowlevel.current_token()
+    async def look() -> object:
+        return this_loop()
 
     with Runner() as first, Runner() as second:
-        assert first.run(this_loop()) != second.run(this_loop())
+        assert first.run(look()) is not second.run(look())
         assert first.run(ident()) != second.run(ident())
 
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import anyio
 import pytest
-from loops import call_soon, current_task, poster
+from loops import call_soon, current_task, post, this_loop
 from places import error_of, on_both
 from worlds import both_worlds
 
@@ -28,7 +28,7 @@ class Rows:
         try:
             yield 1
             go_on = anyio.Event()
-            self.go_on = partial(poster(), go_on.set)
+            self.go_on = partial(post, this_loop(), go_on.set)
             call_soon(self.waiting.set)
             await go_on.wait()
             yield 2
