@@ -14,7 +14,7 @@ import anyio
 import pytest
 import sniffio
 from anyio import from_thread, to_thread
-from places import error_of, everywhere, in_loop, in_thread, in_with, inline, nested, opened, plain
+from places import error_of, everywhere, in_loop, inline, opened
 from steps import KINDS, STEPS, Here, after_a_turn, at_once, bare, every_step, outcome
 
 import anysync
@@ -166,25 +166,6 @@ def test_threads_are_called_and_call_back(place, backend):
     assert place(lambda: anysync.run(main())) == (backend, backend)
 
 
-@everywhere
-def test_what_one_call_makes_the_next_uses(place):
-    async def make():
-        return anyio.Event(), *anyio.create_memory_object_stream(1)
-
-    async def use(event, send, receive):
-        with send, receive:
-            event.set()
-            await event.wait()
-            await send.send("item")
-            return await receive.receive()
-
-    def calls():
-        with opened():
-            return anysync.run(use(*anysync.run(make())))
-
-    assert place(calls) == "item"
-
-
 # generators
 
 
@@ -276,20 +257,6 @@ def test_background_work_goes_on_during_the_body(place):
 # where it runs
 
 
-def test_plain_code_runs_in_its_own_thread(backend):
-    def calls():
-        with opened():
-            return threading.current_thread(), thread().run(), next(of_thread())
-
-    @anysync.generator
-    async def of_thread():
-        yield threading.current_thread()
-
-    for place in plain, in_thread:
-        here, called, stepped = place(calls)
-        assert here is called is stepped
-
-
 def test_code_in_a_loop_runs_on_the_background_thread_of_that_library(backend):
     async def main():
         return thread().run()
@@ -301,26 +268,6 @@ def test_code_in_a_loop_runs_on_the_background_thread_of_that_library(backend):
     anysync.configure(backend=other(backend))  # which is for plain code
     assert anyio.run(main, backend=backend) in used
     assert not used & {in_loop(lambda: thread().run())}
-
-
-def test_code_on_the_background_thread_has_a_thread_for_each_call(backend):
-    used = nested(lambda: [thread().run() for _ in range(2)])
-    assert len({*used}) == 2
-    assert not [one for one in used if one.is_alive()]
-    with_affinity = nested(lambda: in_with(lambda: [thread().run(), thread().run()]))
-    assert len({*with_affinity}) == 1
-
-
-def test_a_loop_is_kept_until_its_thread_ends(backend):
-    async def token():
-        return anyio.lowlevel.current_token()
-
-    def calls():
-        return [anysync.run(token()) for _ in range(3)]
-
-    first, *others = in_thread(calls)
-    assert others == [first, first]
-    assert in_thread(calls)[0] != first
 
 
 # the choice

@@ -7,28 +7,32 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import anyio
 import pytest
-from places import error_of, in_loop, in_thread, nested, plain
+import trio
+from loops import CANCELS, call_soon, leave_behind, post, shielded, this_loop
+from places import error_of, in_async_code, in_loop, in_thread, nested, on_asyncio, on_both, plain
 from scripts import python
 
 import anysync
 from anysync import AnySyncCoroutine
 
+pytestmark = on_both
 BACKGROUND = "anysync background"
 
 
 @anysync.coroutine
 async def who(suspended=True):
     if suspended:
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
     return threading.current_thread()
 
 
 @anysync.coroutine
 async def loop_of(suspended=True):
     if suspended:
-        await asyncio.sleep(0)
-    return asyncio.get_running_loop()
+        await anyio.sleep(0)
+    return this_loop()
 
 
 @anysync.generator
@@ -86,11 +90,13 @@ def test_a_worker_thread_is_plain_code_too(way):
 
 
 @every_step
-def test_the_worker_threads_of_asyncio_are_plain_code_too(way):
-    async def main():
-        return await asyncio.to_thread(lambda: (way(who), threading.current_thread()))
+def test_the_worker_threads_of_asyncio_and_trio_are_plain_code_too(way, backend):
+    to_thread = asyncio.to_thread if backend == "asyncio" else trio.to_thread.run_sync
 
-    for used, own in asyncio.run(main()), in_thread(lambda: anysync.run(main())):
+    async def main():
+        return await to_thread(lambda: (way(who), threading.current_thread()))
+
+    for used, own in in_async_code(main), in_thread(lambda: anysync.run(main())):
         assert set(used) == {own}
 
 
@@ -106,7 +112,7 @@ def test_code_in_a_foreign_loop_uses_the_background_thread(way):
 def test_code_in_a_coroutine_driven_inline_uses_the_background_thread(way):
     async def main(suspended):
         if suspended:
-            await asyncio.sleep(0)
+            await anyio.sleep(0)
         return threading.current_thread(), way(who)
 
     background = in_loop(who().run)
@@ -120,7 +126,7 @@ def test_code_in_a_generator_and_a_context_manager_driven_inline_uses_the_backgr
     @anysync.generator
     async def generator():
         yield who().run()
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
         yield who().run()
 
     @anysync.contextmanager
@@ -132,15 +138,22 @@ def test_code_in_a_generator_and_a_context_manager_driven_inline_uses_the_backgr
 
 
 def test_a_callback_of_a_foreign_loop_uses_the_background_thread():
-    async def main():
-        called = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_soon(lambda: called.set_result(who().run()))
-        return await called
-
-    assert asyncio.run(main()).name == BACKGROUND
-    assert anysync.run(main()).name == BACKGROUND
+    assert in_async_code(by_callback).name == BACKGROUND
+    assert anysync.run(by_callback()).name == BACKGROUND
 
 
+async def by_callback():
+    def call():
+        threads.append(who().run())
+        called.set()
+
+    called, threads = anyio.Event(), []
+    call_soon(call)
+    await called.wait()
+    return threads[0]
+
+
+@on_asyncio
 @every_way
 def test_code_in_uvloop_uses_the_background_thread(way):
     uvloop = pytest.importorskip("uvloop")
@@ -184,12 +197,7 @@ def test_a_submitted_call_on_the_background_thread_ends_its_thread_too():
 
 
 def test_a_callback_on_the_background_thread_gets_a_thread_of_its_own():
-    async def main():
-        called = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_soon(lambda: called.set_result(who().run()))
-        return await called
-
-    thread = in_loop(lambda: anysync.run(main()))
+    thread = in_loop(lambda: anysync.run(by_callback()))
     assert thread not in (threading.current_thread(), in_loop(who().run))
     assert not thread.is_alive()
 
@@ -208,7 +216,7 @@ def test_calls_nest_as_deep_as_they_like():
     @anysync.coroutine
     async def dive(depth):
         if depth % 2:
-            await asyncio.sleep(0)
+            await anyio.sleep(0)
         return [threading.current_thread(), *(dive(depth - 1).run() if depth else [])]
 
     threads = dive(6).run()
@@ -266,7 +274,7 @@ def test_a_call_in_a_call_in_a_call_uses_a_new_thread_each_time(suspended):
 def test_an_open_with_on_the_background_thread_serves_the_calls_of_its_task(way):
     async def main():
         with opened() as server:
-            await asyncio.sleep(0)
+            await anyio.sleep(0)
             inside = way(who)
         return server, inside, who().run()
 
@@ -306,12 +314,15 @@ def test_a_thread_that_serves_an_open_object_lasts_until_the_last_one_closes():
 def test_an_open_with_does_not_serve_the_calls_of_other_tasks():
     async def sibling():
         with opened() as other:
-            return other, who().run()
+            seen.extend([other, who().run()])
 
     async def main():
         with opened() as server:
-            other, inside = await asyncio.create_task(sibling())
-        return server, other, inside, threading.current_thread()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(sibling)
+        return server, *seen, threading.current_thread()
+
+    seen = []
 
     server, other, inside, own = in_loop(lambda: anysync.run(main()))
     assert inside is other
@@ -337,27 +348,35 @@ def test_code_in_what_an_open_with_serves_gets_a_thread_of_its_own():
 
 
 async def contend(lock):
-    """Have a task wait for `lock`, which ties the lock to the loop."""
-    async with lock:
-        waiter = asyncio.create_task(lock.acquire())
-        await asyncio.sleep(0)
-    await waiter
-    lock.release()
+    """Have a task wait for `lock`, which ties that of asyncio to the loop."""
+
+    async def wait_for_it():
+        async with lock:
+            pass
+
+    async with anyio.create_task_group() as tasks, lock:
+        tasks.start_soon(wait_for_it)
+        await anyio.sleep(0)
 
 
-async def pass_through(queue):
-    getter = asyncio.create_task(queue.get())
-    await asyncio.sleep(0)
-    await queue.put("item")
-    return await getter
+async def pass_through(send, receive):
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(send, "item")
+        return await receive()
 
 
 @pytest.mark.parametrize("place", [plain, in_loop])
-def test_locks_and_queues_of_one_call_work_in_the_next(place):
-    lock, queue = asyncio.Lock(), asyncio.Queue()
-    for _ in range(3):
-        place(lambda: anysync.run(contend(lock)))
-        assert place(lambda: anysync.run(pass_through(queue))) == "item"
+def test_locks_and_queues_of_one_call_work_in_the_next(place, backend):
+    locks = anyio.Lock(), {"asyncio": asyncio.Lock, "trio": trio.Lock}[backend]()
+    queue = asyncio.Queue()
+    sender, receiver = anyio.create_memory_object_stream()
+    with sender, receiver:
+        for _ in range(3):
+            for lock in locks:
+                place(lambda lock=lock: anysync.run(contend(lock)))
+            assert place(lambda: anysync.run(pass_through(sender.send, receiver.receive))) == "item"
+            if backend == "asyncio":
+                assert place(lambda: anysync.run(pass_through(queue.put, queue.get))) == "item"
 
 
 @pytest.mark.parametrize("place", [plain, in_loop])
@@ -370,8 +389,8 @@ def test_each_thread_keeps_a_loop_of_its_own():
     with ThreadPoolExecutor(1) as pool:
         first, second = (pool.submit(loop_of().run).result(30) for _ in range(2))
         assert first is second is not loop_of().run()
-        assert not first.is_closed()
-    assert first.is_closed()
+        assert not has_ended(first)
+    assert has_ended(first)
 
 
 @contextlib.contextmanager
@@ -405,18 +424,16 @@ def test_a_connection_of_one_call_works_in_the_next(place):
     class Client:
         @anysync.coroutine
         async def connect(self, port):
-            self.reader, self.writer = await asyncio.open_connection("127.0.0.1", port)
+            self.stream = await anyio.connect_tcp("127.0.0.1", port)
 
         @anysync.coroutine
         async def ask(self, line):
-            self.writer.write(line)
-            await self.writer.drain()
-            return await self.reader.readline()
+            await self.stream.send(line)
+            return await self.stream.receive()
 
         @anysync.coroutine
         async def close(self):
-            self.writer.close()
-            await self.writer.wait_closed()
+            await self.stream.aclose()
 
     with echo_server() as (port, peers):
         client = Client()
@@ -432,23 +449,23 @@ def test_a_task_left_behind_goes_on_in_the_next_call():
 
     async def left_behind():
         for _ in range(100):
-            await asyncio.sleep(0)
+            await anyio.sleep(0)
             log.append(threading.current_thread())
+        log.append("ended")
 
     async def leave():
-        return asyncio.create_task(left_behind())
+        return leave_behind(left_behind)
 
     async def turn(times):
         for _ in range(times):
-            await asyncio.sleep(0)
+            await anyio.sleep(0)
 
-    task = anysync.run(leave())
+    _ = anysync.run(leave())
     assert log == []
     anysync.run(turn(3))
     assert 0 < len(log) < 100
     anysync.run(turn(200))
-    assert log == [threading.current_thread()] * 100
-    assert task.done()
+    assert log == [*[threading.current_thread()] * 100, "ended"]
 
 
 def test_a_task_left_behind_on_the_background_thread_goes_on_between_calls():
@@ -456,18 +473,25 @@ def test_a_task_left_behind_on_the_background_thread_goes_on_between_calls():
 
     async def left_behind():
         for _ in range(3):
-            await asyncio.sleep(0.001)
+            await anyio.sleep(0.001)
         ended.set()
 
     async def leave():
-        return asyncio.create_task(left_behind())
+        return leave_behind(left_behind)
 
-    task = in_loop(lambda: anysync.run(leave()))
+    _ = in_loop(lambda: anysync.run(leave()))
     assert ended.wait(30)
-    del task
 
 
 # when a thread ends
+
+
+def has_ended(loop):
+    try:
+        post(loop, int)
+    except RuntimeError:
+        return True
+    return False
 
 
 def descriptors():
@@ -482,20 +506,20 @@ def test_the_loop_of_a_thread_ends_with_it():
 
     async def left_behind():
         try:
-            await asyncio.Event().wait()
-        finally:
-            await asyncio.sleep(0)
+            await anyio.Event().wait()
+        except CANCELS:
+            await shielded(anyio.sleep, 0)
             log.append("cleaned up")
+            raise
 
     async def leave():
-        tasks.append(asyncio.create_task(left_behind()))
-        await asyncio.sleep(0)
-        return asyncio.get_running_loop()
+        tasks.append(leave_behind(left_behind))
+        await anyio.sleep(0)
+        return this_loop()
 
     loop = in_thread(lambda: anysync.run(leave()))
-    assert loop.is_closed()
+    assert has_ended(loop)
     assert log == ["cleaned up"]
-    assert tasks[0].cancelled()
 
 
 def with_nothing_open():
@@ -514,7 +538,7 @@ def with_a_helper_thread():
 
 
 def with_executor_threads():
-    anysync.run(asyncio.to_thread(int))
+    anysync.run(asyncio.to_thread(int), backend="asyncio")
 
 
 @pytest.mark.parametrize(
@@ -525,14 +549,14 @@ def test_many_short_threads_leave_nothing_behind(use):
 
     async def left_behind():
         try:
-            await asyncio.Event().wait()
+            await anyio.Event().wait()
         finally:
-            await asyncio.sleep(0)
+            await shielded(anyio.sleep, 0)
             log.append(None)
 
     async def leave():
-        tasks.append(asyncio.create_task(left_behind()))
-        await asyncio.sleep(0)
+        tasks.append(leave_behind(left_behind))
+        await anyio.sleep(0)
 
     def call():
         anysync.run(leave())
@@ -557,7 +581,7 @@ def test_a_generator_whose_thread_has_ended_says_so():
             yield 1
             yield 2
         finally:
-            await asyncio.sleep(0)
+            await anyio.sleep(0)
             log.append("closed")
 
     numbers = generator()
@@ -578,7 +602,7 @@ def test_a_context_manager_whose_thread_has_ended_says_so():
         try:
             yield
         finally:
-            await asyncio.sleep(0)
+            await anyio.sleep(0)
             log.append("closed")
 
     entered = manager()
@@ -594,7 +618,7 @@ def test_a_future_of_a_thread_that_has_ended_is_done(begun):
     @anysync.coroutine
     async def work(started):
         started.set()
-        await asyncio.Event().wait()
+        await anyio.Event().wait()
 
     def call():
         started = threading.Event()
@@ -624,10 +648,10 @@ def test_a_step_that_would_wait_for_itself_raises():
 # programs of their own
 
 
-def test_the_first_use_from_many_threads_at_once_starts_one_background_thread():
+def test_the_first_use_from_many_threads_at_once_starts_one_background_thread(backend):
     assert python(
-        """
-        import asyncio, threading, anysync
+        f"""
+        import anyio, threading, anysync
 
         barrier, served = threading.Barrier(32), []
 
@@ -638,7 +662,7 @@ def test_the_first_use_from_many_threads_at_once_starts_one_background_thread():
             barrier.wait(30)
             served.append(anysync.run(who()))
 
-        threads = [threading.Thread(target=lambda: asyncio.run(main())) for _ in range(32)]
+        threads = [threading.Thread(target=lambda: anyio.run(main, backend={backend!r})) for _ in range(32)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -649,6 +673,7 @@ def test_the_first_use_from_many_threads_at_once_starts_one_background_thread():
     ) == ["32", "1", "1", "2"]
 
 
+@on_asyncio
 def test_plain_code_starts_no_thread():
     assert python(
         """
@@ -676,6 +701,7 @@ def test_plain_code_starts_no_thread():
     ) == ["1"]
 
 
+@on_asyncio
 def test_what_is_left_behind_is_cleaned_up_when_the_process_ends():
     assert sorted(
         python(
@@ -705,6 +731,7 @@ def test_what_is_left_behind_is_cleaned_up_when_the_process_ends():
     ) == ["background", "kept"]
 
 
+@on_asyncio
 @pytest.mark.parametrize("call", ["anysync.run(work())", "asyncio.run(in_loop())", "anysync.run(in_loop())"])
 def test_a_loop_that_has_used_its_executor_closes_quietly_when_the_process_ends(call):
     assert python(
@@ -723,6 +750,7 @@ def test_a_loop_that_has_used_its_executor_closes_quietly_when_the_process_ends(
     ) == ["0"]
 
 
+@on_asyncio
 def test_an_async_loop_is_not_blocked_by_what_runs_elsewhere():
     """Row three on a worker thread: the loop that waits for the thread goes on."""
 
@@ -752,7 +780,7 @@ def test_a_call_that_waits_does_not_hold_up_the_other_calls_on_the_background_th
         go.set()
         return threading.current_thread()
 
-    go = asyncio.Event()
+    go = anyio.Event()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(in_loop, lambda: anysync.run(wait(go)))
         assert started.wait(30)
