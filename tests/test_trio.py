@@ -11,6 +11,7 @@ import pytest
 import scripts
 import sniffio
 import trio
+from loops import call_soon, shielded
 from scripts import FORKS, fork, raised, script, send_after
 
 import anysync
@@ -42,14 +43,13 @@ async def works():
 
 
 async def clean_up(log):
-    with trio.CancelScope(shield=True):
-        await trio.sleep(0)
+    await shielded(trio.sleep, 0)
     log.append("clean")
 
 
 async def waits(event, log):
     try:
-        trio.lowlevel.current_trio_token().run_sync_soon(event.set)
+        call_soon(event.set)
         await trio.sleep_forever()
     except trio.Cancelled:
         log.append("cancelled")
@@ -133,12 +133,11 @@ def test_ctrl_c_in_the_body_of_a_with_is_seen_by_its_exit(place):
 def test_a_second_ctrl_c_breaks_into_the_clean_up(place):
     async def waits_twice():
         try:
-            trio.lowlevel.current_trio_token().run_sync_soon(first.set)
+            call_soon(first.set)
             await trio.sleep_forever()
         finally:
-            with trio.CancelScope(shield=True):
-                trio.lowlevel.current_trio_token().run_sync_soon(second.set)
-                await trio.sleep_forever()
+            call_soon(second.set)
+            await shielded(trio.sleep_forever)
 
     def call():
         thread = send_after(first, second)
@@ -159,7 +158,7 @@ def test_a_signal_handler_may_call_while_the_call_that_it_broke_into_waits(place
         go_on.set()
 
     async def waits_for_handler():
-        trio.lowlevel.current_trio_token().run_sync_soon(event.set)
+        call_soon(event.set)
         await trio.to_thread.run_sync(go_on.wait)
         return "done"
 
@@ -236,7 +235,7 @@ def test_a_runner_that_is_closed_during_a_step_says_so():
     @anysync.generator
     async def endless():
         yield 1
-        trio.lowlevel.current_trio_token().run_sync_soon(begun.set)
+        call_soon(begun.set)
         await trio.sleep_forever()
 
     def steps():
@@ -303,8 +302,7 @@ def test_ctrl_c_during_a_call_inside_a_kept_loop_cancels_that_call(backend):
         try:
             await anyio.sleep_forever()
         finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.sleep(0)
+            await shielded(anyio.sleep, 0)
             log.append("clean")
 
     async def outer():
@@ -366,8 +364,7 @@ def test_what_is_open_at_exit_is_cleaned_up():
         try:
             yield
         finally:
-            with trio.CancelScope(shield=True):
-                await trio.sleep(0.01)
+            await shielded(trio.sleep, 0.01)
             print("clean", name, flush=True)
 
     @anysync.generator

@@ -2,8 +2,10 @@
 
 import asyncio
 
+import anyio
 import pytest
-from places import error_of, every_place as everywhere
+from loops import this_loop
+from places import error_of, everywhere
 
 import anysync
 
@@ -14,14 +16,14 @@ class Killed(BaseException):
 
 @anysync.coroutine
 async def loop_of():
-    await asyncio.sleep(0)
-    return asyncio.get_running_loop()
+    await anyio.sleep(0)
+    return this_loop()
 
 
 @anysync.coroutine
 async def fail(error, turns):
     for _ in range(turns):
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
     raise error
 
 

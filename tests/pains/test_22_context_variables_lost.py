@@ -1,12 +1,11 @@
 """Context variables get lost on one of the ways; here they flow in, and out if a context is given for it."""
 
-import asyncio
 from contextvars import Context, ContextVar, copy_context
 
 import anyio
 import anyio.to_thread
 import pytest
-from places import every_place as everywhere
+from places import everywhere
 from scripts import script
 
 import anysync
@@ -26,7 +25,7 @@ async def log_in(turns=1):
 
 @anysync.coroutine
 async def log_out():
-    await asyncio.sleep(0)
+    await anyio.sleep(0)
     user.reset(tokens.pop())
 
 

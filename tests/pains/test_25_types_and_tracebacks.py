@@ -3,7 +3,6 @@
 The types are in tests/typing, which is read by type checkers.
 """
 
-import asyncio
 import io
 import itertools
 import os
@@ -13,8 +12,9 @@ import sys
 import threading
 import traceback
 
+import anyio
 import pytest
-from places import error_of, every_place as everywhere
+from places import error_of, everywhere
 from scripts import script
 
 import anysync
@@ -28,7 +28,7 @@ async def fetch(turns, stopped_in=None):
     if stopped_in is not None:
         stopped_in.append(threading.get_ident())
     for _ in range(turns):
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
     return total
 
 

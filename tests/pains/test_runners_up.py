@@ -8,9 +8,10 @@ from asyncio.events import _set_running_loop
 from concurrent.futures import CancelledError
 from contextvars import Context, ContextVar
 
+import anyio
 import pytest
 import scripts
-from places import error_of, every_place as everywhere, plain
+from places import error_of, everywhere, plain
 from scripts import in_loop, python, raised, script
 
 import anysync
@@ -22,7 +23,7 @@ var = ContextVar("var", default=None)
 @anysync.coroutine
 async def one(turns=1):
     for _ in range(turns):
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
     return 1
 
 
