@@ -8,7 +8,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar
-from functools import partial
+from functools import cache, partial
 
 import anyio
 import pytest
@@ -65,28 +65,32 @@ def test_a_call_runs_on_the_backend(place, backend):
     assert place(lambda: library().submit().result(30)) == backend
 
 
+def outcomes(take):
+    """Return what `take` says of each kind of error, raised in each way."""
+    return [take(make("message"), way) for make in KINDS.values() for way in (at_once, after_a_turn)]
+
+
+@cache
+def expected(step, backend):
+    async def in_async_code(error, way):
+        try:
+            await getattr(bare, step)(lambda: way(error))
+        except BaseException as raised:  # not through anyio, which would change some
+
+            def raise_it(_, raised=raised):
+                raise raised
+
+            return outcome(raise_it, error, way)
+        return outcome(lambda _: None, error, way)
+
+    return outcomes(lambda error, way: anyio.run(in_async_code, error, way, backend=backend))
+
+
 @everywhere
 @every_step
 def test_every_failure_of_every_step_is_what_it_is_in_async_code(place, backend, step):
-    async def in_async_code(way, error):
-        outcomes = []
-        try:
-            await getattr(bare, step)(lambda: way(error))
-        except BaseException as raised:
-            outcomes.append(raised)
-
-        def raise_it(_):
-            for raised in outcomes:
-                raise raised
-
-        return outcome(raise_it, error, way)
-
-    for make in KINDS.values():
-        for way in at_once, after_a_turn:
-            error = make("message")
-            expected = anyio.run(in_async_code, way, error, backend=backend)
-            error = make("message")
-            assert place(lambda e=error, w=way: outcome(partial(STEPS[step], Here), e, w)) == expected
+    found = outcomes(lambda error, way: place(lambda: outcome(partial(STEPS[step], Here), error, way)))
+    assert found == expected(step, backend)
 
 
 @everywhere
