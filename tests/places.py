@@ -3,11 +3,9 @@
 What plain code runs on, and every loop here is of, is the backend that is configured.
 """
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import anyio
-import pytest
 
 import anysync
 from anysync._host import process
@@ -59,25 +57,6 @@ def nested_in_with(call):
 def in_thread(call):
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(call).result(60)
-
-
-#: Where what one thread made, and another let go of, dies when the first gets to it, and no sooner.
-dies_at_once = pytest.mark.skipif(
-    not getattr(sys, "_is_gil_enabled", lambda: True)(),
-    reason="free-threaded Python counts other threads' references later",
-)
-
-on_both = pytest.mark.usefixtures("backend")
-#: for a test that is about asyncio, of those that would be on both
-on_asyncio = pytest.mark.parametrize("backend", ["asyncio"], indirect=True)
-every_place = pytest.mark.parametrize(
-    "place", [plain, in_with, in_loop, inline, nested, nested_in_with, in_thread]
-)
-
-
-def everywhere(test):
-    """Run a test in every place, on both backends."""
-    return on_both(every_place(test))
 
 
 def error_of(call):

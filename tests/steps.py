@@ -11,7 +11,6 @@ from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager, suppress
 
 import anyio
-import pytest
 from places import in_loop, in_thread, in_with, nested, plain
 
 import anysync
@@ -49,7 +48,6 @@ ROWS = {
     for place in (plain, in_with, in_loop, nested, in_thread)
 }
 ROWS |= {"runner": runner, "runner_in_loop": runner_in_loop}
-every_row = pytest.mark.parametrize("row", ROWS)
 
 # steps
 
@@ -234,7 +232,6 @@ STEPS = {
         *(enter, body, exit_),
     )
 }
-every_step = pytest.mark.parametrize("step", STEPS)
 
 # failures
 

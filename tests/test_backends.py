@@ -15,8 +15,9 @@ import pytest
 import sniffio
 from anyio import from_thread, to_thread
 from loops import current_task, shielded
-from places import error_of, everywhere, in_loop, inline, opened
-from steps import KINDS, STEPS, Here, after_a_turn, at_once, bare, every_step, outcome
+from places import error_of, in_loop, inline, opened
+from pytest_marks import every_step, everywhere
+from steps import KINDS, STEPS, Here, after_a_turn, at_once, bare, outcome
 
 import anysync
 

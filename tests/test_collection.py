@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 import scripts
-from places import dies_at_once
+from pytest_marks import dies_at_once
 from scripts import in_loop, raised, script
 
 import anysync

@@ -7,7 +7,8 @@ from contextvars import Context, ContextVar, copy_context
 import anyio
 import pytest
 from loops import current_task, shielded
-from places import error_of, everywhere, in_loop, on_both, plain
+from places import error_of, in_loop, plain
+from pytest_marks import everywhere, on_both
 
 import anysync
 from anysync import AnySyncCoroutine

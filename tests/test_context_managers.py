@@ -27,7 +27,8 @@ from loops import (
     start,
     this_loop,
 )
-from places import in_async_code, in_loop, on_asyncio, on_both
+from places import in_async_code, in_loop
+from pytest_marks import on_asyncio, on_both
 from worlds import both_worlds
 
 from anysync import (

@@ -6,7 +6,8 @@ import sys
 
 import anyio
 import pytest
-from places import every_place as everywhere, in_loop, in_thread, in_with, plain
+from places import in_loop, in_thread, in_with, plain
+from pytest_marks import every_place as everywhere
 
 import anysync
 from anysync import generator

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 import scripts
-from places import dies_at_once
+from pytest_marks import dies_at_once
 from scripts import check, in_loop, raised, run_source, script, suspended
 
 import anysync

@@ -16,7 +16,8 @@ from typing import Any
 import anyio
 import pytest
 from loops import TIMEOUTS, call_soon, current_task, enter_either, own_group, own_timeout, start, this_loop
-from places import in_loop, on_asyncio, on_both, plain
+from places import in_loop, plain
+from pytest_marks import on_asyncio, on_both
 from worlds import both_worlds
 
 from anysync import (

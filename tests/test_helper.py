@@ -13,7 +13,8 @@ from typing import Any
 import anyio
 import pytest
 from loops import CANCELS, current_task, enter_either, leave_behind, own_timeout, post, shielded, this_loop
-from places import in_loop, on_asyncio, on_both, plain
+from places import in_loop, plain
+from pytest_marks import on_asyncio, on_both
 from worlds import both_worlds
 
 from anysync import AnySyncContextManager, Runner, contextmanager, coroutine, generator, run

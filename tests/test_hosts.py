@@ -11,7 +11,8 @@ from queue import SimpleQueue
 from types import SimpleNamespace
 
 import pytest
-from places import error_of, every_place as everywhere, in_loop, in_thread
+from places import error_of, in_loop, in_thread
+from pytest_marks import every_place as everywhere
 from scripts import script
 
 import anysync

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
 from places import error_of
-from steps import ROWS, Thrown, every_row
+from pytest_marks import every_row
+from steps import ROWS, Thrown
 
 import anysync
 from anysync._core import Latch

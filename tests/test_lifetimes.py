@@ -12,9 +12,10 @@ import weakref
 from contextvars import ContextVar
 
 import pytest
-from places import dies_at_once, in_loop, nested, plain  # noqa: F401
+from places import in_loop, nested, plain  # noqa: F401
+from pytest_marks import dies_at_once, every_row
 from scripts import script
-from steps import ROWS, STEPS, Oops, Stop, every_row
+from steps import ROWS, STEPS, Oops, Stop
 
 import anysync
 from anysync import AnySyncContextManager, AnySyncCoroutine, AnySyncIterator

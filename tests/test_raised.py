@@ -9,19 +9,8 @@ import threading
 
 import pytest
 from places import error_of, in_loop, in_thread, plain
-from steps import (
-    KINDS,
-    ROWS,
-    STEPS,
-    WAYS,
-    FailingIterator,
-    Neighbours,
-    bare,
-    every_row,
-    every_step,
-    in_a_task,
-    outcome,
-)
+from pytest_marks import every_row, every_step
+from steps import KINDS, ROWS, STEPS, WAYS, FailingIterator, Neighbours, bare, in_a_task, outcome
 
 import anysync
 

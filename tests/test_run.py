@@ -11,17 +11,8 @@ from functools import partial
 import anyio
 import pytest
 from loops import current_task, shielded
-from places import (
-    error_of,
-    everywhere,
-    in_async_code,
-    in_loop,
-    in_with,
-    nested,
-    nested_in_with,
-    on_both,
-    plain,
-)
+from places import error_of, in_async_code, in_loop, in_with, nested, nested_in_with, plain
+from pytest_marks import everywhere, on_both
 
 import anysync
 from anysync import AnySyncCoroutine

@@ -6,7 +6,8 @@ import traceback
 
 import pytest
 from places import error_of
-from steps import ROWS, STEPS, Oops, Stop, bare, every_row, every_step
+from pytest_marks import every_row, every_step
+from steps import ROWS, STEPS, Oops, Stop, bare
 
 import anysync
 

@@ -16,16 +16,8 @@ from contextvars import ContextVar, copy_context
 
 import anyio
 import pytest
-from places import (
-    dies_at_once,
-    error_of,
-    every_place as everywhere,
-    in_loop,
-    in_thread,
-    nested,
-    nested_in_with,
-    plain,
-)
+from places import error_of, in_loop, in_thread, nested, nested_in_with, plain
+from pytest_marks import dies_at_once, every_place as everywhere
 from scripts import python
 
 import anysync

@@ -11,7 +11,8 @@ import anyio
 import pytest
 import trio
 from loops import CANCELS, call_soon, leave_behind, post, shielded, this_loop
-from places import error_of, in_async_code, in_loop, in_thread, nested, on_asyncio, on_both, plain
+from places import error_of, in_async_code, in_loop, in_thread, nested, plain
+from pytest_marks import on_asyncio, on_both
 from scripts import python
 
 import anysync

@@ -6,7 +6,8 @@ from inspect import Parameter, Signature, signature
 from typing import Any
 
 import pytest
-from places import in_loop, on_both, plain
+from places import in_loop, plain
+from pytest_marks import on_both
 
 
 def both_worlds(test: Callable[..., Any]) -> Any:

@@ -5,7 +5,8 @@ import asyncio
 import anyio
 import pytest
 from loops import this_loop
-from places import error_of, everywhere
+from places import error_of
+from pytest_marks import everywhere
 
 import anysync
 

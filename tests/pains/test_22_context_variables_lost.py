@@ -5,7 +5,7 @@ from contextvars import Context, ContextVar, copy_context
 import anyio
 import anyio.to_thread
 import pytest
-from places import everywhere
+from pytest_marks import everywhere
 from scripts import script
 
 import anysync

@@ -14,7 +14,8 @@ import traceback
 
 import anyio
 import pytest
-from places import error_of, everywhere
+from places import error_of
+from pytest_marks import everywhere
 from scripts import script
 
 import anysync

@@ -11,7 +11,8 @@ from contextvars import Context, ContextVar
 import anyio
 import pytest
 import scripts
-from places import error_of, everywhere, plain
+from places import error_of, plain
+from pytest_marks import everywhere
 from scripts import in_loop, python, raised, script
 
 import anysync
