@@ -141,8 +141,10 @@ CALLS = {
     ),
     FSSPEC: ("from fsspec.asyn import get_loop, sync; loop = get_loop()", "sync(loop, function)"),
     PORTAL: (
+        "import atexit\n"
         "from anyio.from_thread import start_blocking_portal\n"
-        "kept = start_blocking_portal(); portal = kept.__enter__()",
+        "kept = start_blocking_portal(); portal = kept.__enter__()\n"
+        "atexit.register(kept.__exit__, None, None, None)",
         "portal.call(function)",
     ),
     NEST: ("import nest_asyncio2; nest_asyncio2.apply()", "asyncio.run(function())"),
