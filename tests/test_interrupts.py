@@ -686,6 +686,34 @@ def test_a_signal_handler_may_call_while_the_call_that_it_broke_into_waits(place
     assert results == [1]
 
 
+@script
+def test_a_signal_handler_may_call_when_the_main_thread_has_just_been_woken_by_a_future():
+    """It has the future's lock then, and what it calls waits for the thread that tells the outcome."""
+
+    def handler(*_):
+        in_handler.set()
+        assert anysync.run(asyncio.sleep(0, 1)) == 1
+
+    def wait_and_be_interrupted(timeout):
+        waits.set()
+        wait(timeout)
+        signal.raise_signal(signal.SIGTERM)
+        return True
+
+    async def two():
+        await asyncio.sleep(0)
+        assert waits.wait(30)
+        return 2
+
+    in_handler, waits = threading.Event(), threading.Event()
+    signal.signal(signal.SIGTERM, handler)
+    future = anysync.wrap_coroutine(two()).submit()
+    future._done_callbacks.insert(0, lambda _: in_handler.wait(30))
+    wait = future._condition.wait
+    future._condition.wait = wait_and_be_interrupted
+    assert future.result(30) == 2
+
+
 @places
 @script
 def test_a_signal_handler_may_call_at_any_point_of_a_for(place):

@@ -244,7 +244,8 @@ class Host:
                 future.set_result(value)
 
     def _pass_cancel(self, call: Call, future: "Future[Any]") -> None:
-        if future.cancelled():
+        # who is being told is not asked: a signal handler may have its lock, and wait for this thread
+        if call in self.open and future.cancelled():
             self.post(call, call.cancel)
 
     def session(self, context: Context | None = None, **options: Any) -> Session:
