@@ -15,6 +15,7 @@ import pytest
 import sniffio
 from anyio import from_thread, to_thread
 from places import in_thread
+from pytest_marks import dies_at_once
 from scripts import script
 
 import anysync
@@ -545,6 +546,7 @@ def test_a_portals_thread_is_plain_code():
         assert thread().run() is threading.current_thread()
 
 
+@dies_at_once
 def test_what_a_call_used_dies_with_it():
     class Thing:
         pass
