@@ -564,12 +564,13 @@ def test_many_short_threads_leave_nothing_behind(use):
         use()
 
     in_loop(who().run)
-    before = descriptors(), threading.enumerate()
+    before, threads = descriptors(), set(threading.enumerate())
     for _ in range(100):
         thread = threading.Thread(target=call)
         thread.start()
         thread.join()
-    assert (descriptors(), threading.enumerate()) == before
+    assert descriptors() <= before  # what earlier tests have left may be collected meanwhile
+    assert set(threading.enumerate()) <= threads
     assert len(log) == len(tasks) == 100
 
 
