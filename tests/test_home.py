@@ -429,14 +429,15 @@ def test_it_can_be_turned_off(way, backend, monkeypatch):
 
 @backends
 def test_a_thread_that_was_abandoned_serves_itself(backend):
-    def call():
+    def call(scope):
+        from_thread.run_sync(scope.cancel)
         cancelled.wait(WATCHDOG)
         used.append(error_or_value(lambda: thread().run()))
         done.set()
 
     async def main():
-        with anyio.move_on_after(0.01):
-            await to_thread.run_sync(call, abandon_on_cancel=True)
+        with anyio.CancelScope() as scope:
+            await to_thread.run_sync(call, scope, abandon_on_cancel=True)
         cancelled.set()
         await to_thread.run_sync(done.wait, WATCHDOG)
         return threading.current_thread()

@@ -686,6 +686,27 @@ def test_a_signal_handler_may_call_while_the_call_that_it_broke_into_waits(place
     assert results == [1]
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@script
+def test_a_signal_handler_may_call_while_the_main_thread_begins_to_wait_for_a_future(backend):
+    """It has the future's lock then, and what it calls waits for the thread that is to tell the outcome."""
+    anysync.configure(backend=backend)
+
+    async def two():
+        ends.set()
+        return 2
+
+    async def one():
+        return 1
+
+    ends = threading.Event()
+    future = anysync.wrap_coroutine(two()).submit()
+    with future._condition:
+        assert ends.wait(30)
+        assert anysync.run(one()) == 1  # as the handler does
+    assert future.result(30) == 2
+
+
 @script
 def test_a_signal_handler_may_call_when_the_main_thread_has_just_been_woken_by_a_future():
     """It has the future's lock then, and what it calls waits for the thread that tells the outcome."""

@@ -26,6 +26,7 @@ from ._core import (
     drop_frame,
     importing,
     load,
+    running,
     spin_seconds,
     thread,
 )
@@ -222,6 +223,13 @@ class Host:
         return future
 
     def _resolve(self, call: Call, future: "Future[Any]") -> None:
+        lock: Any = future._condition
+        if running() is self.loop or getattr(self.loop, "_thread_id", None) == get_ident():
+            # a loop does not wait: a signal handler that has broken into who has the lock may wait for it
+            if not lock.acquire(blocking=False):
+                self.loop.call_soon(self._resolve, call, future, context=Context())
+                return
+            lock.release()
         self.closed(call)
         try:
             self._tell(call, future)
