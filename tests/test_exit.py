@@ -343,14 +343,14 @@ def test_a_generator_that_is_dropped_just_before_its_loop_closes_is_closed_witho
         event.wait()
 
     def release():
-        while not scripts.main_thread_sleeps():  # in `close`
+        while host.gone is None or not scripts.main_thread_sleeps():  # in `close`
             pass
         event.set()
 
     with anysync.Runner() as runner:
         generator = runner.iterate(numbers())
         next(generator)
-        event = threading.Event()
+        host, event = runner._host, threading.Event()
         runner.submit(blocks(event))
         del generator
         thread = threading.Thread(target=release)
