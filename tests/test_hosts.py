@@ -6,10 +6,12 @@ import io
 import signal
 import sys
 import threading
+import time
 from asyncio import CancelledError
 from queue import SimpleQueue
 from types import SimpleNamespace
 
+import anyio
 import pytest
 from places import error_of, in_loop, in_thread
 from pytest_marks import every_place as everywhere
@@ -365,3 +367,23 @@ def test_a_fork_is_told_which_tasks_there_are():
     tasks, kept = in_thread(call)
     assert isinstance(tasks, set)
     assert not kept
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_the_outcome_of_a_future_that_is_in_use_when_its_loop_closes_is_told(backend):
+    async def two():
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            return 2
+
+    runner = anysync.Runner(backend=backend)
+    future, loop = runner.submit(two()), runner._host.loop
+    runner.run(anyio.sleep(0))
+    closing = threading.Thread(target=runner.close)
+    with future._condition:
+        closing.start()
+        while not loop.is_closed():
+            time.sleep(0)
+    closing.join()
+    assert future.result(30) == 2

@@ -26,7 +26,6 @@ from ._core import (
     drop_frame,
     importing,
     load,
-    running,
     spin_seconds,
     thread,
 )
@@ -223,14 +222,17 @@ class Host:
         return future
 
     def _resolve(self, call: Call, future: "Future[Any]") -> None:
-        lock: Any = future._condition
-        if running() is self.loop or getattr(self.loop, "_thread_id", None) == get_ident():
-            # a loop does not wait: a signal handler that has broken into who has the lock may wait for it
-            if not lock.acquire(blocking=False):
-                self.loop.call_soon(self._resolve, call, future, context=Context())
-                return
-            lock.release()
         self.closed(call)
+        lock: Any = future._condition
+        if lock.acquire(blocking=False):
+            lock.release()
+        else:  # a loop does not wait: a signal handler that has broken into who has the lock may wait for it
+            with suppress(RuntimeError):  # no thread can start
+                start(new_thread("anysync teller", partial(self._tell_at_last, call, future)))
+                return
+        self._tell_at_last(call, future)
+
+    def _tell_at_last(self, call: Call, future: "Future[Any]") -> None:
         try:
             self._tell(call, future)
         finally:

@@ -182,7 +182,7 @@ class TrioLoop(_LoopOnTrio):
 
     def _call_back(self) -> None:
         """Do what was to be done soon, after which there is no waiting."""
-        for _ in range(len(self._callbacks)):  # what these add is for the next turn, as in asyncio
+        while self._callbacks:
             context, callback, args = self._callbacks.popleft()
             self._timeout = 0
             try:
