@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from asyncio import CancelledError
+from concurrent.futures import Future
 from queue import SimpleQueue
 from types import SimpleNamespace
 
@@ -387,3 +388,39 @@ def test_the_outcome_of_a_future_that_is_in_use_when_its_loop_closes_is_told(bac
             time.sleep(0)
     closing.join()
     assert future.result(30) == 2
+
+
+async def two_when(event):
+    await anyio.to_thread.run_sync(event.wait, 30)
+    return 2
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_callbacks_of_a_future_are_called_without_its_lock(backend):
+    def ask(future):
+        answers.put(in_thread(lambda: (future.done(), future.cancel(), future.result(30))))
+
+    answers, released = SimpleQueue(), threading.Event()
+    with anysync.Runner(backend=backend) as runner:
+        future = runner.submit(two_when(released))
+        future.add_done_callback(ask)
+        released.set()
+        assert answers.get(timeout=30) == (True, False, 2)
+    assert answers.empty()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_callbacks_of_a_future_that_is_cancelled_while_it_is_told_are_called_once(backend):
+    def tell():  # as where a signal handler cancels in the thread that tells
+        assert future.cancel()
+        return Future.set_running_or_notify_cancel(future)
+
+    called, released = SimpleQueue(), threading.Event()
+    with anysync.Runner(backend=backend) as runner:
+        future = runner.submit(two_when(released))
+        future.set_running_or_notify_cancel = tell
+        future.add_done_callback(called.put)
+        released.set()
+        assert called.get(timeout=30) is future
+        assert future.cancelled()
+    assert called.empty()

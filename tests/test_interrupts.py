@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections import deque
+from concurrent.futures import _base
 from contextlib import suppress
 from functools import partial
 
@@ -705,6 +706,31 @@ def test_a_signal_handler_may_call_while_the_main_thread_begins_to_wait_for_a_fu
         assert ends.wait(30)
         assert anysync.run(one()) == 1  # as the handler does
     assert future.result(30) == 2
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@script
+def test_a_signal_handler_may_call_while_the_main_thread_looks_which_of_its_futures_are_done(backend):
+    """It has a lock then that whoever tells an outcome needs, in `as_completed`."""
+    anysync.configure(backend=backend)
+
+    async def two():
+        assert waited_for.wait(30)
+        ends.set()
+        return 2
+
+    async def one():
+        return 1
+
+    waited_for, ends = threading.Event(), threading.Event()
+    future = anysync.wrap_coroutine(two()).submit()
+    waiter = _base._create_and_install_waiters([future], _base.ALL_COMPLETED)
+    with waiter.lock:
+        waited_for.set()
+        assert ends.wait(30)
+        assert anysync.run(one()) == 1  # as the handler does
+    assert future.result(30) == 2
+    assert waiter.event.wait(30)
 
 
 @script

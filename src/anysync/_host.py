@@ -222,21 +222,27 @@ class Host:
         return future
 
     def _resolve(self, call: Call, future: "Future[Any]") -> None:
-        self.closed(call)
-        lock: Any = future._condition
-        if lock.acquire(blocking=False):
-            lock.release()
-        else:  # a loop does not wait: a signal handler that has broken into who has the lock may wait for it
-            with suppress(RuntimeError):  # no thread can start
-                start(new_thread("anysync teller", partial(self._tell_at_last, call, future)))
-                return
-        self._tell_at_last(call, future)
+        """Tell `future` the outcome, and wait for nobody who is in it.
 
-    def _tell_at_last(self, call: Call, future: "Future[Any]") -> None:
+        That may be a thread into which a signal handler has broken, which may wait for this loop.
+        """
+        self.closed(call)
+        ours: Any = future
+        if ours._waiters or not ours._condition.acquire(blocking=False):
+            with suppress(RuntimeError):  # no thread can start
+                start(new_thread("anysync teller", partial(self._tell, call, future)))
+                return
+            ours._condition.acquire()
+        callbacks: list[Any] = []
         try:
+            if not future.cancelled():  # else who has cancelled it calls back
+                callbacks, ours._done_callbacks = ours._done_callbacks, callbacks
             self._tell(call, future)
         finally:
-            self.futures.pop(call, None)
+            ours._condition.release()
+        if callbacks:
+            ours._done_callbacks = callbacks
+            ours._invoke_callbacks()
 
     def _tell(self, call: Call, future: "Future[Any]") -> None:
         try:
@@ -252,6 +258,8 @@ class Host:
         else:
             if future.set_running_or_notify_cancel():
                 future.set_result(value)
+        finally:
+            self.futures.pop(call, None)
 
     def _pass_cancel(self, call: Call, future: "Future[Any]") -> None:
         # who is being told is not asked: a signal handler may have its lock, and wait for this thread
