@@ -1,6 +1,7 @@
 """A run of trio that is turned like a loop: what hosts seldom ask of it."""
 
 import logging
+import sys
 import threading
 from contextvars import Context, copy_context
 
@@ -8,6 +9,7 @@ import pytest
 import trio
 from places import in_thread
 
+from anysync._calls import Call
 from anysync._on_trio import TrioLoop
 
 
@@ -125,6 +127,38 @@ def test_events_that_were_thrown_away_come_again(loop):
     task = loop.create_task(called_back(), context=Context())
     turn_until_done(loop, task)
     assert task.result() == "called"
+
+
+def test_worker_threads_of_trio_are_heard(loop):
+    async def answered():
+        return [await trio.to_thread.run_sync(int, number) for number in range(50)]
+
+    task = loop.create_task(answered(), context=Context())
+    turn_until_done(loop, task)
+    assert task.result() == [*range(50)]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="trio does not tell there what it waits for")
+def test_no_socket_wakes_a_thread_that_waits_for_nothing_else(monkeypatch):
+    def ring_and_note(loop):
+        rung.append(loop)
+        ring(loop)
+
+    def perform():
+        call = Call(loop, sleeps(), context=Context())
+        loop.mailbox.perform(call)
+        return call.take()()
+
+    ring, rung = TrioLoop._ring, []
+    monkeypatch.setattr(TrioLoop, "_ring", ring_and_note)
+    loop = TrioLoop({}, mailbox=True)
+    turning = threading.Thread(target=loop.run_forever)
+    turning.start()
+    assert [perform() for _ in range(50)] == ["slept"] * 50
+    loop.call_soon_threadsafe(loop.stop)
+    turning.join()
+    loop.close()
+    assert not rung
 
 
 def test_a_loop_is_shut_without_another_turn():

@@ -27,8 +27,8 @@ from ._core import LoopState, Mailbox, add_cancel, drop_frame, raise_as_is, runn
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: what a mailbox counts: there are always more than its own, since trio is woken by a socket too
-_DESCRIPTORS = {"the mailbox's": None, "trio's": None}
+#: what a mailbox counts where trio does not tell what it waits for: always more than its own wake-up
+_DESCRIPTORS = {"trio's wake-up": None, "others": None}
 
 add_cancel(trio.Cancelled)
 
@@ -96,7 +96,7 @@ class TrioLoop(_LoopOnTrio):
         self.state.eager = False
         self.state.ready = self._callbacks
         own: Any = self
-        self.mailbox = Mailbox(own, self._ring) if mailbox else None
+        self.mailbox: Mailbox | None = None
         self._stopping = self._closed = self._closing = False
         self._scheduled = ()  # timers are tasks
         self._thread_id = 0
@@ -116,11 +116,27 @@ class TrioLoop(_LoopOnTrio):
             #: what trio has of the thread that turns it
             self._own = _swap(outer)
             sys.set_asyncgen_hooks(*hooks)
+        self._descriptors: Any = getattr(self._runner.io_manager, "_registered", _DESCRIPTORS)
+        if mailbox:
+            self.mailbox = Mailbox(own, self._ring)
+            self._have_wakeups_posted()
         self._turns: Any = unrolled_run(self._runner, self._main, (), host_uses_signal_set_wakeup_fd=True)
         self._begun = False
         #: by which other threads know the run, once it has begun
         self.token: trio.lowlevel.TrioToken | None = None
         self._timeout = 0.0
+
+    def _have_wakeups_posted(self) -> None:
+        """Have trio's own wake-up, a socket, heard of at the mailbox too: the thread may wait there."""
+        wakeup: Any = self._runner.entry_queue.wakeup
+        wake = wakeup.wakeup_thread_and_signal_safe
+
+        def wake_and_post() -> None:
+            wake()
+            with suppress(RuntimeError):  # the run has ended
+                self.call_soon_threadsafe(int, context=Context())
+
+        wakeup.wakeup_thread_and_signal_safe = wake_and_post
 
     async def _main(self) -> None:
         self._begun, self.token = True, trio.lowlevel.current_trio_token()
@@ -195,7 +211,7 @@ class TrioLoop(_LoopOnTrio):
         get_events: Any = self._runner.io_manager.get_events
         if self.mailbox is None:
             return get_events(0 if self._callbacks else timeout)
-        if self.mailbox.attend(timeout, _DESCRIPTORS):
+        if self.mailbox.attend(timeout, self._descriptors):
             return self.mailbox.watched(get_events, timeout)
         return None if self._callbacks else get_events(0)
 
