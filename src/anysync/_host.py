@@ -228,18 +228,19 @@ class Host:
         """
         self.closed(call)
         ours: Any = future
-        if ours._waiters or not ours._condition.acquire(blocking=False):
-            with suppress(RuntimeError):  # no thread can start
-                start(new_thread("anysync teller", partial(self._tell, call, future)))
-                return
-            ours._condition.acquire()
         callbacks: list[Any] = []
+        held = ours._condition.acquire(blocking=False)
         try:
-            if not future.cancelled():  # else who has cancelled it calls back
+            if not held or ours._waiters:  # which have locks of their own
+                with suppress(RuntimeError):  # no thread can start
+                    start(new_thread("anysync teller", partial(self._tell, call, future)))
+                    return
+            if held and not future.cancelled():  # else who has cancelled it calls back
                 callbacks, ours._done_callbacks = ours._done_callbacks, callbacks
             self._tell(call, future)
         finally:
-            ours._condition.release()
+            if held:
+                ours._condition.release()
         if callbacks:
             ours._done_callbacks = callbacks
             ours._invoke_callbacks()
