@@ -14,7 +14,7 @@ from scripts import FORKS, complaints, in_loop, run_file, script
 
 import anysync
 from anysync import _hosts, _objects
-from anysync._host import process
+from anysync._process import process
 
 THREADS = 64
 
@@ -70,6 +70,9 @@ def test_a_crowd_that_calls_in_all_ways_at_once(seed, backend):
     for caller in callers:
         if not isinstance(caller.exception(), threading.BrokenBarrierError):
             caller.result()
+    for thread in threading.enumerate():
+        if thread.name == "anysync teller":  # which has told, and is about to end
+            thread.join()
     names = {thread.name for thread in threading.enumerate() if not thread.name.startswith("Trio thread")}
     assert names <= {"MainThread", "anysync background"}
     assert in_loop(lambda: anysync.run(tasks(), backend=backend)) == 0
