@@ -9,7 +9,7 @@ import pytest
 
 import anysync
 from anysync import core
-from anysync._host import process
+from anysync._process import process
 
 
 def pytest_report_header() -> str:

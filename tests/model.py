@@ -40,7 +40,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from scripts import in_loop, quick_loops
 
 import anysync
-from anysync._host import process
+from anysync._process import process
 
 PLACES = ("plain", "also plain", "in a loop", "in a coroutine of ours", "on a runner")
 RUNNER_CLOSED = "the runner has been closed"

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import anyio
 
 import anysync
-from anysync._host import process
+from anysync._process import process
 
 
 @anysync.contextmanager

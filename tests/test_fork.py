@@ -436,7 +436,7 @@ async def manager_with_work():
 @script(options=FORKS)
 def test_a_fork_while_another_thread_holds_the_lock_that_threads_are_started_under(work):
     works().run()
-    from anysync._host import process
+    from anysync._process import process
 
     process.starting = pausing = Pausing(process.starting)
     assert fork_while_paused(pausing, globals()[work], everything_works_everywhere) == [1]

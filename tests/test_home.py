@@ -19,7 +19,7 @@ from pytest_marks import dies_at_once
 from scripts import script
 
 import anysync
-from anysync._host import process
+from anysync._process import process
 
 WATCHDOG = 30
 var = ContextVar("var", default="unset")

@@ -22,9 +22,10 @@ import anysync
 from anysync import _calls, core
 from anysync._calls import Call, cancel_interrupted
 from anysync._core import Step, thread as state
-from anysync._host import _NoDaemon, process
+from anysync._host import _NoDaemon
 from anysync._hosts import here
 from anysync._on_asyncio import Loop
+from anysync._process import process
 
 
 @anysync.coroutine

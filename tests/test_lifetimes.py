@@ -20,7 +20,7 @@ from steps import ROWS, STEPS, Oops, Stop
 import anysync
 from anysync import AnySyncContextManager, AnySyncCoroutine, AnySyncIterator
 from anysync._core import BaseCall, BaseSession
-from anysync._host import process
+from anysync._process import process
 
 
 class Thing:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ._calls import Call, Session
 from ._core import BaseCall, drop_frame, raise_as_is, running, thread
-from ._host import Host, on_trio, process
+from ._host import Host, on_trio
+from ._process import process
 
 if TYPE_CHECKING:
     from ._pyloop import Coro

@@ -4,8 +4,9 @@ import sys
 
 from ._core import running, thread
 from ._home_host import home
-from ._host import Host, process as process
+from ._host import Host
 from ._kept_host import Keeper, KeptHost
+from ._process import process as process
 from ._thread_host import ThreadHost, awaited
 
 

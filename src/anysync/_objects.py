@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from ._calls import Session
-    from ._host import Host, Process
+    from ._host import Host
+    from ._process import Process
     from ._pyloop import R_co
 else:
     R_co = Any
@@ -58,8 +59,8 @@ def _prepare_for_destructors() -> None:
     """Make a first call possible in a destructor that runs when nothing can be imported any more."""
     global here
     if "asyncio" in modules and "anysync._hosts" not in modules:
-        from ._host import process
         from ._hosts import here
+        from ._process import process
 
         process.exit()
 

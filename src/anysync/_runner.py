@@ -201,7 +201,7 @@ def configure(
 
         _stalls.limit = stall_warning
     if go_home is not None:
-        from ._host import process
+        from ._process import process
 
         process.go_home = go_home
 

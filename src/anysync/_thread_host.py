@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ._calls import Session, see_through
 from ._core import BaseCall, Mailbox, running, thread
-from ._host import Host, new_loop, new_thread, process, start
+from ._host import Host, new_loop, new_thread, start
 from ._on_asyncio import Loop, mailbox_loop
+from ._process import process
 
 if TYPE_CHECKING:
     from ._pyloop import Coro

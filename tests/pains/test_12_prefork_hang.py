@@ -71,7 +71,7 @@ def test_12_a_child_that_is_forked_while_another_thread_is_in_a_call_works(place
 @pytest.mark.parametrize("warm", [False, True])
 @script(options=FORKS)
 def test_12_a_child_that_is_forked_while_another_thread_holds_the_start_up_lock_works(warm):
-    from anysync._host import process
+    from anysync._process import process
 
     def hold():
         with process.starting:
