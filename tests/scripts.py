@@ -6,6 +6,7 @@ runs any source, for scenarios in which the order of imports or the main module 
 """
 
 import asyncio
+import atexit
 import faulthandler
 import functools
 import marshal
@@ -22,6 +23,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import CodeType
 from typing import Any
+
+from forkserver import ForkServer, serve
 
 # seconds until a process that hangs shows where, and dies
 WATCHDOG = int(os.environ.get("ANYSYNC_TEST_WATCHDOG", 45))
@@ -86,9 +89,11 @@ def script(
     def test(**parameters: object) -> None:
         with tempfile.TemporaryDirectory() as directory:
             scenario, end = Path(directory, "scenario"), Path(directory, "end")
-            module = scene(function.__code__.co_filename, function.__name__)
-            scenario.write_bytes(marshal.dumps((module, function.__name__, parameters)))
-            done = run_file(__file__, str(scenario), str(end), options=options)
+            path = function.__code__.co_filename
+            module = scene(path, function.__name__)
+            environment = dict(os.environ)
+            scenario.write_bytes(marshal.dumps((module, function.__name__, parameters, environment)))
+            done = run_forked(path, options, str(scenario), str(end))
             assert within is None or time.monotonic() - float(end.read_text()) < within
         if raises:
             first, *_, last = complaints(done)
@@ -115,6 +120,45 @@ def scene(path: str, name: str) -> CodeType:
             continue
         body.append(node)
     return compile(ast.Module(body, []), path, "exec")
+
+
+def run_forked(path: str, options: Sequence[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run this file with these options and arguments, forked from a process which the test module has."""
+    if not hasattr(os, "fork"):
+        return run_file(__file__, *arguments, options=options)
+    key = path, *options
+    if key not in servers:
+        if not any(path in other for other in servers):
+            close_servers()
+        servers[key] = ForkServer([sys.executable, "-X", "dev", *options, __file__], libraries(path))
+    try:
+        return servers[key].run(*arguments)
+    except BaseException:  # its answer may still come
+        servers.pop(key).close()
+        raise
+
+
+servers: dict[tuple[str, ...], ForkServer] = {}
+
+
+@atexit.register
+def close_servers() -> None:
+    while servers:
+        servers.popitem()[1].close()
+
+
+def libraries(path: str) -> list[str]:
+    """Return what a test module imports, but for anysync and what is beside it."""
+    import ast
+
+    names = set()
+    for node in ast.parse(Path(path).read_text()).body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    ours = {"anysync", "pytest", *(file.stem for file in Path(__file__).parent.glob("*.py"))}
+    return sorted(name for name in names if name.partition(".")[0] not in ours)
 
 
 def watch() -> None:
@@ -228,7 +272,8 @@ def exit_code(pid: int) -> int:
 def main(scenario: str, end: str) -> None:
     """Run one scenario of a test module, and note in the file `end` when it ends."""
     watch()
-    code, name, parameters = marshal.loads(Path(scenario).read_bytes())
+    code, name, parameters, environment = marshal.loads(Path(scenario).read_bytes())
+    os.environ.update(environment)
     quick_loops()
     module = sys.modules["__main__"].__dict__
     exec(code, module)
@@ -239,4 +284,4 @@ def main(scenario: str, end: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*(serve(*sys.argv[2:]) if sys.argv[1] == "--serve" else sys.argv[1:]))

@@ -17,6 +17,9 @@ import anysync
 
 places = pytest.mark.parametrize("place", ["plainly", "in_loop"])
 
+if hasattr(gc, "unfreeze"):
+    gc.unfreeze()  # the end is to be that of any process: see `forkserver`
+
 
 @anysync.coroutine
 async def works():
