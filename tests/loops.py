@@ -4,17 +4,23 @@ import asyncio
 from asyncio import _get_running_loop as asyncio_loop
 
 import anyio
-import trio
+
+
+def trio():
+    """Return trio: scenarios on asyncio, each a process of its own, do without the time that it takes."""
+    import trio
+
+    return trio
 
 
 def current_task():
     """Return the task itself: anyio knows tasks by their ids, which are given out again."""
-    return asyncio.current_task() if asyncio_loop() else trio.lowlevel.current_task()
+    return asyncio.current_task() if asyncio_loop() else trio().lowlevel.current_task()
 
 
 def this_loop():
     """Return the loop, or what trio has in its place."""
-    return asyncio_loop() or trio.lowlevel.current_trio_token()
+    return asyncio_loop() or trio().lowlevel.current_trio_token()
 
 
 def call_soon(function, *args):
@@ -29,7 +35,7 @@ def post(loop, function):
 
 def leave_behind(function):
     """Start a task that nobody waits for."""
-    return asyncio.create_task(function()) if asyncio_loop() else trio.lowlevel.spawn_system_task(function)
+    return asyncio.create_task(function()) if asyncio_loop() else trio().lowlevel.spawn_system_task(function)
 
 
 async def shielded(function, *args):
@@ -42,16 +48,19 @@ async def shielded(function, *args):
 
 
 def own_group():
-    return asyncio.TaskGroup() if asyncio_loop() else trio.open_nursery()
+    return asyncio.TaskGroup() if asyncio_loop() else trio().open_nursery()
 
 
 def own_timeout(seconds):
-    return asyncio.timeout(seconds) if asyncio_loop() else trio.fail_after(seconds)
+    return asyncio.timeout(seconds) if asyncio_loop() else trio().fail_after(seconds)
 
 
-CANCELS = asyncio.CancelledError, trio.Cancelled
-#: what the timeouts of either raise
-TIMEOUTS = TimeoutError, trio.TooSlowError
+def __getattr__(name):
+    if name == "CANCELS":
+        return asyncio.CancelledError, trio().Cancelled
+    if name == "TIMEOUTS":  # what the timeouts of either raise
+        return TimeoutError, trio().TooSlowError
+    raise AttributeError(name)
 
 
 def start(group, function):

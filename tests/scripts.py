@@ -1,8 +1,9 @@
 """Runs a scenario in a process of its own, where Ctrl-C, forks and interpreter exit can do no harm.
 
 `@script` makes a test of a function whose body is the scenario. The process executes the module of the
-test without its other tests and without pytest, so that imports and helpers are at hand. `run_source`
-runs any source, for scenarios in which the order of imports or the main module matters.
+test without its other tests and without pytest, so that imports and helpers are at hand, on the backend
+that is configured for the test: `@on_both` makes it two. `run_source` runs any source, for scenarios in
+which the order of imports or the main module matters.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -92,7 +94,7 @@ def script(
             path = function.__code__.co_filename
             module = scene(path, function.__name__)
             environment = dict(os.environ)
-            scenario.write_bytes(marshal.dumps((module, function.__name__, parameters, environment)))
+            scenario.write_bytes(marshal.dumps((module, function.__name__, parameters, environment, backend())))
             done = run_forked(path, options, str(scenario), str(end))
             assert within is None or time.monotonic() - float(end.read_text()) < within
         if raises:
@@ -126,11 +128,12 @@ def run_forked(path: str, options: Sequence[str], *arguments: str) -> subprocess
     """Run this file with these options and arguments, forked from a process which the test module has."""
     if not hasattr(os, "fork"):
         return run_file(__file__, *arguments, options=options)
-    key = path, *options
+    key = path, *options, backend()
     if key not in servers:
         if not any(path in other for other in servers):
             close_servers()
-        servers[key] = ForkServer([sys.executable, "-X", "dev", *options, __file__], libraries(path))
+        command = [sys.executable, "-X", "dev", *options, __file__]
+        servers[key] = ForkServer(command, libraries(path))
     try:
         return servers[key].run(*arguments)
     except BaseException:  # its answer may still come
@@ -157,6 +160,8 @@ def libraries(path: str) -> list[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
+    if "anyio" in names:
+        names.add(f"anyio._backends._{backend()}")
     ours = {"anysync", "pytest", *(file.stem for file in Path(__file__).parent.glob("*.py"))}
     return sorted(name for name in names if name.partition(".")[0] not in ours)
 
@@ -188,17 +193,48 @@ def quick_loops() -> None:
 # What scenarios use.
 
 
+def backend() -> str:
+    """Return what is configured, and what loops here are of."""
+    from anysync._host import process
+
+    return process.backend
+
+
 def in_loop(function: Callable[[], Any]) -> Any:
-    """Call a function inside a running loop, as a notebook does: without `asyncio.run` and its handler."""
+    """Call a function inside a running loop, as a notebook does: without its handler for Ctrl-C."""
 
     async def main() -> Any:
         return function()
 
+    if backend() == "trio":
+        return in_trio(function)
     loop = asyncio.new_event_loop()
     try:
         return loop.run_until_complete(main())
     finally:
         loop.close()
+
+
+def in_trio(function: Callable[[], Any]) -> Any:
+    import trio
+
+    def set_handler(handler: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+
+    async def main() -> Any:
+        set_handler(before)
+        try:
+            return function()
+        finally:
+            with suppress(ValueError):  # not the main thread
+                signal.set_wakeup_fd(
+                    -1
+                )  # trio closes its end first, and a signal meanwhile would be complained of
+
+    before = signal.getsignal(signal.SIGINT)
+    set_handler(signal.SIG_IGN)  # trio replaces Python's own only
+    return trio.run(main)
 
 
 def plainly(function: Callable[[], Any]) -> Any:
@@ -216,9 +252,11 @@ def raised(function: Callable[[], object]) -> BaseException:
 
 async def suspended(event: threading.Event) -> None:
     """Suspend for good, and set the event once that has happened."""
-    loop = asyncio.get_running_loop()
-    loop.call_soon(event.set)
-    await loop.create_future()
+    import anyio
+    import loops
+
+    loops.call_soon(event.set)
+    await anyio.Event().wait()
 
 
 def send_after(
@@ -271,10 +309,13 @@ def exit_code(pid: int) -> int:
 
 def main(scenario: str, end: str) -> None:
     """Run one scenario of a test module, and note in the file `end` when it ends."""
+    import anysync
+
     watch()
-    code, name, parameters, environment = marshal.loads(Path(scenario).read_bytes())
+    code, name, parameters, environment, chosen = marshal.loads(Path(scenario).read_bytes())
     os.environ.update(environment)
     quick_loops()
+    anysync.configure(backend=chosen)
     module = sys.modules["__main__"].__dict__
     exec(code, module)
     try:
