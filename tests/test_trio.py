@@ -12,7 +12,7 @@ import scripts
 import sniffio
 import trio
 from loops import call_soon, shielded
-from scripts import FORKS, fork, raised, script, send_after
+from scripts import FORKS, fork, raised, script
 
 import anysync
 
@@ -77,97 +77,6 @@ async def manager(log):
         finally:
             await clean_up(log)
             nursery.cancel_scope.cancel()
-
-
-@places
-@script
-def test_ctrl_c_cancels_the_coroutine_and_is_raised_after_its_clean_up(place):
-    def call():
-        event, log = threading.Event(), []
-        thread = send_after(event)
-        error = raised(lambda: anysync.run(waits(event, log)))
-        thread.join()
-        assert (type(error), log) == (KeyboardInterrupt, ["cancelled", "clean"])
-        assert works().run() == "trio"
-
-    globals()[place](call)
-
-
-@places
-@script
-def test_ctrl_c_in_a_step_ends_the_generator(place):
-    def call():
-        event, log = threading.Event(), []
-        generator = items(event, log)
-        next(generator)
-        thread = send_after(event)
-        error = raised(lambda: next(generator))
-        thread.join()
-        assert (type(error), log) == (KeyboardInterrupt, ["cancelled", "clean", "clean"])
-        assert type(raised(lambda: next(generator))) is StopIteration
-        assert works().run() == "trio"
-
-    globals()[place](call)
-
-
-@places
-@script
-def test_ctrl_c_in_the_body_of_a_with_is_seen_by_its_exit(place):
-    def body(log):
-        with manager(log):
-            os.kill(os.getpid(), signal.SIGINT)
-            threading.Event().wait(scripts.WATCHDOG)
-
-    def call():
-        log = []
-        error = raised(lambda: body(log))
-        assert log == ["clean"]
-        assert type(error) in (KeyboardInterrupt, BaseExceptionGroup)
-        assert works().run() == "trio"
-
-    globals()[place](call)
-
-
-@places
-@script
-def test_a_second_ctrl_c_breaks_into_the_clean_up(place):
-    async def waits_twice():
-        try:
-            call_soon(first.set)
-            await trio.sleep_forever()
-        finally:
-            call_soon(second.set)
-            await shielded(trio.sleep_forever)
-
-    def call():
-        thread = send_after(first, second)
-        assert type(raised(lambda: anysync.run(waits_twice()))) is KeyboardInterrupt
-        thread.join()
-        assert works().run() == "trio"
-
-    first, second = threading.Event(), threading.Event()
-    globals()[place](call)
-    os._exit(0)  # what was broken off in the background is still there
-
-
-@places
-@script
-def test_a_signal_handler_may_call_while_the_call_that_it_broke_into_waits(place):
-    def handler(*_):
-        results.append(works().run(backend="trio"))
-        go_on.set()
-
-    async def waits_for_handler():
-        call_soon(event.set)
-        await trio.to_thread.run_sync(go_on.wait)
-        return "done"
-
-    event, go_on, results = threading.Event(), threading.Event(), []
-    signal.signal(signal.SIGUSR1, handler)
-    thread = send_after(event, signum=signal.SIGUSR1)
-    assert globals()[place](lambda: anysync.run(waits_for_handler())) == "done"
-    thread.join()
-    assert results == ["trio"]
 
 
 class Alarm(Exception):
@@ -290,35 +199,6 @@ def test_a_guest_of_asyncio_is_trio():
         return (await done).unwrap()
 
     assert asyncio.run(host()) == "trio"
-
-
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@script
-def test_ctrl_c_during_a_call_inside_a_kept_loop_cancels_that_call(backend):
-    import anyio
-
-    async def endless():
-        event.set()
-        try:
-            await anyio.sleep_forever()
-        finally:
-            await shielded(anyio.sleep, 0)
-            log.append("clean")
-
-    async def outer():
-        await anyio.sleep(0)
-        try:
-            anysync.run(endless())
-        finally:
-            log.append("outer")
-
-    event, log = threading.Event(), []
-    anysync.configure(backend=backend)
-    thread = send_after(event)
-    assert type(raised(lambda: anysync.run(outer()))) is KeyboardInterrupt
-    thread.join()
-    assert log == ["clean", "outer"]
-    assert anysync.run(anyio.sleep(0)) is None
 
 
 @places

@@ -161,7 +161,10 @@ class TrioSession(Session):
 
     async def wait(self) -> None:
         def abort(_: object) -> Abort:
-            return Abort.SUCCEEDED if self.on_cancel is not None and self._told is None else Abort.FAILED
+            if self.on_cancel is None or self._told is not None:
+                return Abort.FAILED
+            self._waiting = None  # it goes on by itself, and finds a step that comes before it does
+            return Abort.SUCCEEDED
 
         loop: Any = self.loop
         loop.waiting.add(self)
