@@ -94,7 +94,9 @@ def script(
             path = function.__code__.co_filename
             module = scene(path, function.__name__)
             environment = dict(os.environ)
-            scenario.write_bytes(marshal.dumps((module, function.__name__, parameters, environment, backend())))
+            scenario.write_bytes(
+                marshal.dumps((module, function.__name__, parameters, environment, backend()))
+            )
             done = run_forked(path, options, str(scenario), str(end))
             assert within is None or time.monotonic() - float(end.read_text()) < within
         if raises:

@@ -7,14 +7,18 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 
+import anyio
 import pytest
 import scripts
-from pytest_marks import dies_at_once
-from scripts import check, in_loop, raised, run_source, script, suspended
+from loops import call_soon, leave_behind, shielded
+from pytest_marks import dies_at_once, on_asyncio, on_both
+from scripts import backend, check, in_loop, raised, run_source, script, suspended
 
 import anysync
 
+pytestmark = on_both
 places = pytest.mark.parametrize("place", ["plainly", "in_loop"])
 
 if hasattr(gc, "unfreeze"):
@@ -23,21 +27,21 @@ if hasattr(gc, "unfreeze"):
 
 @anysync.coroutine
 async def works():
-    await asyncio.sleep(0)
+    await anyio.sleep(0)
     return 1
 
 
 @anysync.coroutine
 async def leaves_a_task(name):
-    tasks.append(asyncio.create_task(pending(name)))
-    await asyncio.sleep(0)
+    tasks.append(leave_behind(partial(pending, name)))
+    await anyio.sleep(0)
 
 
 async def pending(name):
     try:
-        await asyncio.get_running_loop().create_future()
+        await anyio.Event().wait()
     finally:
-        await asyncio.sleep(0.01)
+        await shielded(anyio.sleep, 0.01)
         print(name, flush=True)
 
 
@@ -47,19 +51,28 @@ async def numbers():
         yield 1
         yield 2
     finally:
-        await asyncio.sleep(0.01)
+        await shielded(anyio.sleep, 0.01)
         print("generator", flush=True)
 
 
 @anysync.contextmanager
 async def manager():
-    task = asyncio.create_task(pending("background task"))
-    await asyncio.sleep(0)
+    scope, ended = anyio.CancelScope(), anyio.Event()
+
+    async def task():
+        try:
+            with scope:
+                await pending("background task")
+        finally:
+            ended.set()
+
+    leave_behind(task)
+    await anyio.sleep(0)
     try:
         yield
     finally:
-        task.cancelling() or task.cancel()
-        await asyncio.wait([task])
+        scope.cancel()
+        await shielded(ended.wait)
         print("manager", flush=True)
 
 
@@ -85,10 +98,10 @@ def test_the_exit_code_is_kept(place):
 def test_sys_exit_in_a_coroutine_ends_the_process(place):
     async def leave():
         try:
-            await asyncio.sleep(0)
+            await anyio.sleep(0)
             sys.exit(3)
         finally:
-            await asyncio.sleep(0)
+            await anyio.sleep(0)
             print("clean", flush=True)
 
     getattr(scripts, place)(lambda: anysync.run(leave()))
@@ -108,7 +121,7 @@ def leave_everything_open(place):
         kept_alive.extend([generator, entered, future])
 
     async def pending_after(event):
-        asyncio.get_running_loop().call_soon(event.set)
+        call_soon(event.set)
         await pending("submitted")
 
     getattr(scripts, place)(call)
@@ -168,7 +181,7 @@ def test_the_call_that_a_daemon_thread_is_inside_of_cleans_up_at_exit_and_the_th
     place,
 ):
     async def waits():
-        asyncio.get_running_loop().call_soon(event.set)
+        call_soon(event.set)
         await pending("call")
 
     event = threading.Event()
@@ -182,7 +195,7 @@ def test_a_daemon_thread_inside_a_step_on_the_loop_of_another_thread_does_not_di
     @anysync.generator
     async def waits():
         yield 1
-        asyncio.get_running_loop().call_soon(event.set)
+        call_soon(event.set)
         await pending("step")
 
     event, generator = threading.Event(), waits()
@@ -244,13 +257,13 @@ def test_a_weak_reference_may_make_calls_when_the_interpreter_ends():
 @anysync.generator
 async def wrapped():
     yield 1
-    await asyncio.sleep(0)
+    await anyio.sleep(0)
     yield 2
 
 
 @anysync.contextmanager
 async def quiet_manager():
-    await asyncio.sleep(0)
+    await anyio.sleep(0)
     yield
 
 
@@ -278,12 +291,14 @@ builtins.kept_alive = Calls()
 """
 
 
+@on_asyncio
 @pytest.mark.parametrize("wait", ["pass", "await asyncio.sleep(0.001)"])
 def test_the_first_call_of_all_may_come_from_a_destructor_at_the_end_if_asyncio_is_there(wait):
     program = FIRST_CALL.format(imports="import asyncio", wait=wait)
     assert scripts.python(program) == ["called", "item"]
 
 
+@on_asyncio
 def test_the_first_call_of_all_works_at_the_end_or_says_why_if_asyncio_would_have_to_be_imported():
     printed = scripts.python(FIRST_CALL.format(imports="", wait="pass"))
     assert printed in (["called", "item"], ["is", "shutting", "down,"])  # Python 3.11 can still import then
@@ -333,7 +348,7 @@ def test_what_was_submitted_cleans_up_at_exit(place):
         try:
             await suspended(event)
         finally:
-            await asyncio.sleep(0.01)
+            await shielded(anyio.sleep, 0.01)
             print("submitted", flush=True)
 
     getattr(scripts, place)(call)
@@ -372,32 +387,39 @@ def test_tasks_of_a_runner_clean_up_at_exit():
 def test_the_clean_up_at_exit_may_make_calls():
     async def calls_in_the_end():
         try:
-            await asyncio.get_running_loop().create_future()
+            await anyio.Event().wait()
         finally:
             print(works().run(), flush=True)
-            await asyncio.sleep(0)
+            await shielded(anyio.sleep, 0)
             print(works().run(), flush=True)
 
     async def leaves():
-        tasks.append(asyncio.create_task(calls_in_the_end()))
-        await asyncio.sleep(0)
+        tasks.append(leave_behind(calls_in_the_end))
+        await anyio.sleep(0)
 
     anysync.run(leaves())
     in_loop(works().run)  # once the interpreter ends, the thread for this cannot be started
+
+
+async def to_thread(function, *args):
+    """Call in a thread of the library's own: on asyncio one of the default executor."""
+    if backend() == "asyncio":
+        return await asyncio.to_thread(function, *args)
+    return await anyio.to_thread.run_sync(function, *args)
 
 
 @places
 @script
 def test_threads_of_the_default_executor_do_not_disturb_the_exit(place):
     async def uses_a_thread():
-        return await asyncio.to_thread(works().run)
+        return await to_thread(works().run)
 
     assert getattr(scripts, place)(lambda: anysync.run(uses_a_thread())) == 1
 
 
 @script(out="task\n")
 def test_tasks_clean_up_at_exit_where_the_default_executor_was_used():
-    anysync.run(asyncio.to_thread(int))
+    anysync.run(to_thread(int))
     leaves_a_task("task").run()
 
 
@@ -405,19 +427,19 @@ def test_tasks_clean_up_at_exit_where_the_default_executor_was_used():
 @script
 def test_a_thread_of_the_default_executor_with_a_loop_that_has_one_too_does_not_disturb_the_exit(place):
     async def work():
-        return await asyncio.to_thread(int)
+        return await to_thread(int)
 
     async def main():
-        return await asyncio.to_thread(anysync.run, work())
+        return await to_thread(anysync.run, work())
 
     getattr(scripts, place)(lambda: anysync.run(main()))
 
 
 ATEXIT = """
-import asyncio, atexit, sys
+import {backend}, atexit, sys
 
 async def works():
-    await asyncio.sleep(0)
+    await {backend}.sleep(0)
     return 1
 
 def call():
@@ -426,12 +448,13 @@ def call():
 
 async def numbers():
     yield 1
-    await asyncio.sleep(0)
+    await {backend}.sleep(0)
 
 before = {before}
 if before:
     atexit.register(call)
 import anysync
+anysync.configure(backend="{backend}")
 if {used}:
     anysync.run(works())
     scripts.in_loop(lambda: anysync.run(works()))
@@ -442,12 +465,13 @@ if not before:
 
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("used", [True, False])
-def test_atexit_callbacks_may_make_calls(before, used, tmp_path):
-    check(run_source(ATEXIT.format(before=before, used=used), tmp_path), "call 1 [1]\n")
+def test_atexit_callbacks_may_make_calls(before, used, backend, tmp_path):
+    source = ATEXIT.format(before=before, used=used, backend=backend)
+    check(run_source(source, tmp_path), "call 1 [1]\n")
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_atexit_callbacks_may_make_calls_in_a_loop_or_hear_why_not(before, tmp_path):
+def test_atexit_callbacks_may_make_calls_in_a_loop_or_hear_why_not(before, backend, tmp_path):
     source = """
 def in_loop_call():
     try:
@@ -459,7 +483,7 @@ def in_loop_call():
 import atexit, scripts
 """
     script = (source + ATEXIT).replace("atexit.register(call)", "atexit.register(in_loop_call)")
-    check(run_source(script.format(before=before, used=True), tmp_path), "call 1 [1]\n")
+    check(run_source(script.format(before=before, used=True, backend=backend), tmp_path), "call 1 [1]\n")
 
 
 @pytest.mark.parametrize(
@@ -471,18 +495,23 @@ import atexit, scripts
         pytest.param("cycle.cycle", marks=dies_at_once),
     ],
 )
-def test_destructors_may_make_calls_when_the_interpreter_ends(where, tmp_path):
+def test_destructors_may_make_calls_when_the_interpreter_ends(where, backend, tmp_path):
     source = f"""
-import asyncio, builtins, sys, anysync
+import {backend}, builtins, sys, anysync
+
+async def called(sleep={backend}.sleep):
+    await sleep(0)
+    return "called"
 
 class Calls:
-    def __init__(self, anysync=anysync, sleep=asyncio.sleep, print=print):
-        self.run, self.sleep, self.print = anysync.run, sleep, print
+    def __init__(self, anysync=anysync, called=called, print=print):
+        self.run, self.called, self.print = anysync.run, called, print
     def __del__(self):
-        self.print(self.run(self.sleep(0, "called")), flush=True)
+        self.print(self.run(self.called()), flush=True)
 
-anysync.run(asyncio.sleep(0))
-scripts.in_loop(lambda: anysync.run(asyncio.sleep(0)))
+anysync.configure(backend="{backend}")
+anysync.run(called())
+scripts.in_loop(lambda: anysync.run(called()))
 cycle = Calls()
 {where} = {"Calls()" if where != "cycle.cycle" else "cycle"}
 if "{where}" != "cycle.cycle":
@@ -527,9 +556,9 @@ def test_a_thread_inside_a_call_completes_it_before_the_exit(place):
     async def waits():
         event.set()
         while threading.main_thread().is_alive():
-            await asyncio.sleep(0.001)
+            await anyio.sleep(0.001)
         for _ in range(3):
-            await asyncio.sleep(0.001)
+            await anyio.sleep(0.001)
         print("completed", flush=True)
 
     event = threading.Event()
@@ -579,7 +608,7 @@ def test_short_threads_leave_no_descriptors_and_no_threads():
 
     batch(20)
     before = count()
-    batch(400)
+    batch(400 if backend() == "asyncio" else 100)
     assert count() == before
 
 

@@ -644,7 +644,7 @@ def loop_files():
     ],
     indirect=["backend"],
 )
-@script(options=["-W", "ignore:coroutine '_LoopOnTrio.call_later:RuntimeWarning"])
+@script(options=["-W", "ignore:coroutine 'LoopOnTrio.call_later:RuntimeWarning"])
 def test_ctrl_c_at_any_line_of_the_event_loop_is_followed_by_the_clean_up(use):
     loop_code = loop_files()
 

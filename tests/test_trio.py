@@ -1,6 +1,5 @@
 """trio in processes of their own: Ctrl-C, forks, interpreter exit, and the choice by the environment."""
 
-import gc
 import os
 import signal
 import subprocess
@@ -162,24 +161,21 @@ def test_a_runner_that_is_closed_during_a_step_says_so():
     assert (type(errors[0]), str(errors[0])) == (RuntimeError, "the runner has been closed")
 
 
-@pytest.mark.parametrize("chosen", ["by the call", "by configure"])
 @script(out="called\n")
-def test_a_destructor_may_call_when_the_interpreter_ends(chosen):
+def test_a_destructor_may_call_when_the_interpreter_ends():
     class Calls:
         def __init__(self):
             self.run, self.print = anysync.run, print
-            self.options = {"backend": "trio"} if chosen == "by the call" else {}
 
         def __del__(self):
-            self.print(self.run(called(), **self.options))
+            self.print(self.run(called(), backend="trio"))
 
     async def called():
         return "called"
 
     import builtins
 
-    anysync.configure(backend="trio")
-    anysync.run(called())
+    anysync.run(called(), backend="trio")
     builtins.holder = Calls()
 
 
@@ -237,102 +233,17 @@ def test_a_child_and_its_parent_go_on_after_a_fork(place):
     globals()[place](call)
 
 
-@script(out="clean with\nclean generator\nclean task\n")
-def test_what_is_open_at_exit_is_cleaned_up():
-    @anysync.contextmanager
-    async def left_open(name):
-        try:
-            yield
-        finally:
-            await shielded(trio.sleep, 0.01)
-            print("clean", name, flush=True)
-
-    @anysync.generator
-    async def left_generator():
-        async with left_open("generator"):
-            yield 1
-
-    async def left_task(begun):
-        async with left_open("task"):
-            begun.set()
-            await trio.sleep_forever()
-
-    async def opened():
-        return None
-
-    global kept  # until the interpreter ends
-    anysync.configure(backend="trio")
-    kept = [left_open("with"), left_generator()]
-    kept[0].__enter__()
-    kept[0].__exit__(None, None, None)
-    next(kept[1])
-    kept[1].close()
-    begun = threading.Event()
-    kept.append(anysync.wrap_coroutine(left_task(begun)).submit())
-    begun.wait()
-
-
-@pytest.mark.parametrize("place", ["plainly", "in_trio", "runner"])
 @script(within=3)
-def test_open_objects_of_every_kind_do_not_disturb_the_exit(place):
-    def leave():
-        run = runner.run if place == "runner" else anysync.run
-        assert run(works()) == "trio"
-        left = manager(log) if place != "runner" else runner.enter(manager(log))
-        left.__enter__()
-        generator = items(threading.Event(), log)
-        generator = generator if place != "runner" else runner.iterate(generator)
-        next(generator)
-        event = threading.Event()
-        submit = runner.submit if place == "runner" else lambda coro: anysync.wrap_coroutine(coro).submit()
-        kept.extend([left, generator, submit(waits(event, log))])
-        event.wait()
-
+def test_open_objects_of_a_runner_do_not_disturb_the_exit():
     global kept
-    kept, log = [], []
+    kept, log, event = [], [], threading.Event()
     runner = anysync.Runner(backend="trio")
-    if place == "runner":
-        leave()
-    else:
-        globals()[place](leave)
-
-
-@script(within=3)
-def test_daemon_threads_inside_calls_do_not_disturb_the_exit():
-    def call(place):
-        event, log = threading.Event(), []
-        thread = threading.Thread(target=lambda: place(lambda: anysync.run(waits(event, log))), daemon=True)
-        thread.start()
-        event.wait()
-
-    def in_plain_trio(function):
-        async def main():
-            return function()
-
-        return trio.run(main)
-
-    call(plainly)
-    call(in_plain_trio)
-
-
-@script
-def test_short_threads_leave_no_descriptors_and_no_threads():
-    def figures():
-        gc.collect()
-        return len(os.listdir("/proc/self/fd")), threading.active_count()
-
-    def use():
-        thread = threading.Thread(target=lambda: works().run(backend="trio"))
-        thread.start()
-        thread.join()
-
-    if not os.path.isdir("/proc/self/fd"):
-        return
-    use()
-    before = figures()
-    for _ in range(50):
-        use()
-    assert figures() == before
+    assert runner.run(works()) == "trio"
+    left, generator = runner.enter(manager(log)), runner.iterate(items(threading.Event(), log))
+    left.__enter__()
+    next(generator)
+    kept.extend([left, generator, runner.submit(waits(event, log))])
+    event.wait()
 
 
 def python(code, **environment):

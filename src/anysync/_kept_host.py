@@ -287,7 +287,11 @@ class KeptHost(Drive, Host):
                 return
             self.stop_driving()
         if self.open and self.gone is None and (self.own_loop is None or not self.own_loop.idle):
-            self.wake()
+            try:
+                self.wake()
+            except RuntimeError:  # no thread can start
+                if not getattr(self.loop, "idle", False):
+                    raise
 
     def recover(self) -> None:
         """Undo what an interrupt has left of a step of this thread."""
@@ -348,12 +352,11 @@ class KeptHost(Drive, Host):
             if self.given_up:
                 raise RuntimeError
             self.loop.call_soon_threadsafe(job or partial(self._begin, call))
+            self.wake()  # a loop that is not ours would not tell
         except RuntimeError as error:  # closed, or no thread can start
             call.abort(RuntimeError(self.gone or str(error)))
             if self.transient and not self.open:
                 self.close()
-        else:
-            self.wake()  # a loop that is not ours would not tell
 
     def closed(self, thing: object) -> None:
         super().closed(thing)

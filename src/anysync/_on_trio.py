@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
+from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 import sniffio
@@ -196,6 +197,13 @@ class TrioLoop(LoopOnTrio):
 
     def is_closed(self) -> bool:
         return self._closed
+
+    @property
+    def idle(self) -> bool:
+        """Whether a turn would do nothing, as far as trio tells: it does with epoll only."""
+        runner: Any = self._runner
+        ready = self._callbacks or runner.runq
+        return not ready and runner.deadlines.next_deadline() == inf and len(self._descriptors) == 1
 
     def shut(self) -> None:
         """Close this process's part of the loop: a fork shares the kernel's."""
