@@ -7,14 +7,19 @@ import socket
 import sys
 import threading
 from contextlib import nullcontext
+from functools import partial
 
+import anyio
 import pytest
 import scripts
-from scripts import FORKS, check, exit_code, fork, in_loop, raised, run_source, script, suspended
+from anyio.abc import SocketAttribute
+from loops import call_soon, leave_behind, post, shielded, this_loop
+from pytest_marks import on_asyncio, on_both
+from scripts import FORKS, backend, check, exit_code, fork, raised, run_source, script, suspended
 
 import anysync
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here"), on_both]
 
 #: asyncio makes its loop not the running one in a child, and since Python 3.14 a task cannot end without it
 returns_in_the_child = pytest.mark.skipif(
@@ -26,7 +31,7 @@ places = pytest.mark.parametrize("place", ["plainly", "in_loop"])
 
 @anysync.coroutine
 async def works():
-    await asyncio.sleep(0)
+    await anyio.sleep(0)
     return 1
 
 
@@ -34,31 +39,56 @@ async def works():
 async def numbers():
     try:
         yield 1
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
         yield 2
     finally:
-        await asyncio.sleep(0)
+        await shielded(anyio.sleep, 0)
         say("generator")
 
 
 @anysync.contextmanager
 async def manager():
-    task = asyncio.create_task(pending("background task"))
-    await asyncio.sleep(0)
-    try:
+    async with anyio.create_task_group() as group:
+        group.start_soon(pending, "background task")
+        await anyio.sleep(0)
         yield 1
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        say("manager")
+        group.cancel_scope.cancel()
+    say("manager")
 
 
 async def pending(name):
     try:
-        await asyncio.get_running_loop().create_future()
+        await anyio.Event().wait()
     finally:
-        await asyncio.sleep(0)
+        await shielded(anyio.sleep, 0)
         say(name)
+
+
+async def leaves_a_task(name):
+    """Leave a task behind, and return what cancels it and waits for that."""
+    scope, ended = anyio.CancelScope(), anyio.Event()
+
+    async def task():
+        with scope:
+            await pending(name)
+        ended.set()
+
+    async def cancel():
+        scope.cancel()
+        await ended.wait()
+
+    leave_behind(task)
+    await anyio.sleep(0)
+    return cancel
+
+
+async def until_let_go(how, event):
+    """Put into a list what lets this go on, from any thread; set the event once it waits, and return 1."""
+    go_on = anyio.Event()
+    how.append(partial(post, this_loop(), go_on.set))
+    call_soon(event.set)
+    await go_on.wait()
+    return 1
 
 
 parent = os.getpid()
@@ -80,13 +110,13 @@ def everything_works():
 @anysync.generator
 async def wrapped():
     yield 1
-    await asyncio.sleep(0)
+    await anyio.sleep(0)
     yield 2
 
 
 @anysync.contextmanager
 async def quiet_manager():
-    await asyncio.sleep(0)
+    await anyio.sleep(0)
     yield 1
 
 
@@ -95,6 +125,24 @@ def is_foreign(step):
     error = raised(step)
     assert isinstance(error, RuntimeError), error
     assert "fork" in str(error)
+
+
+def in_loop(function):
+    """Call inside a running loop, in another thread if this is a child in which trio's run goes on."""
+    if backend() == "trio":
+        import trio
+
+        if trio.lowlevel.in_trio_run():
+            return in_thread(scripts.in_loop, function)
+    return scripts.in_loop(function)
+
+
+def in_thread(function, *args):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(function(*args)))
+    thread.start()
+    thread.join()
+    return results[0]
 
 
 def nested(function):
@@ -112,9 +160,7 @@ def everything_works_everywhere():
     everything_works()
     in_loop(everything_works)
     nested(everything_works)
-    thread = threading.Thread(target=everything_works)
-    thread.start()
-    thread.join()
+    in_thread(everything_works)
     submitted()
     in_loop(submitted)
     with anysync.Runner() as runner:
@@ -171,25 +217,19 @@ def test_a_grandchild_works_too():
 @places
 @script(options=FORKS)
 def test_calls_work_in_a_child_that_was_forked_while_another_thread_was_inside_a_call(place):
-    async def waits():
-        nonlocal wake
-        loop, future = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
-        wake = lambda: loop.call_soon_threadsafe(future.set_result, 1)  # noqa: E731
-        loop.call_soon(event.set)
-        return await future
-
     everything_works_everywhere()
-    wake, results, event = None, [], threading.Event()
-    call = lambda: results.append(anysync.run(waits()))  # noqa: E731
+    wake, results, event = [], [], threading.Event()
+    call = lambda: results.append(anysync.run(until_let_go(wake, event)))  # noqa: E731
     thread = threading.Thread(target=lambda: getattr(scripts, place)(call))
     thread.start()
     event.wait()
     assert fork(everything_works_everywhere) == 0
-    wake()
+    wake[0]()
     thread.join()
     assert results == [1]
 
 
+@on_asyncio  # trio has no loop factory
 @script(options=FORKS)
 def test_calls_work_in_a_child_that_was_forked_while_another_thread_started_the_background_one():
     def slow_loop():
@@ -232,19 +272,15 @@ def test_what_is_open_says_in_the_child_that_it_was_forked(place):
 @places
 @script(options=FORKS, out="task in the parent\nbackground task in the parent\nmanager in the parent\n")
 def test_what_is_open_is_collected_in_the_child_without_a_word(place):
-    async def leaves_a_task():
-        tasks.append(asyncio.create_task(pending("task")))
-        await asyncio.sleep(0)
-
     def call():
         nonlocal generator, entered
-        anysync.run(leaves_a_task())
+        tasks.append(anysync.run(leaves_a_task("task")))
         generator = wrapped()
         next(generator)
         entered = manager()
         entered.__enter__()
         assert fork(drop) == 0
-        anysync.run(cancel_and_wait(tasks.pop()))
+        anysync.run(tasks.pop()())
         generator.close()
         entered.__exit__(None, None, None)
 
@@ -268,12 +304,7 @@ def test_what_is_open_is_collected_in_the_child_without_a_word(place):
     out="child exits in the child\nkept in the parent\ngenerator in the parent\nbackground in the parent\n",
 )
 def test_no_finally_of_the_parent_runs_in_a_child_that_exits_normally():
-    async def leaves_a_task(name):
-        tasks.append(asyncio.create_task(pending(name)))
-        await asyncio.sleep(0)
-
-    tasks = []
-    anysync.run(leaves_a_task("kept"))
+    cancel = anysync.run(leaves_a_task("kept"))
     in_loop(lambda: anysync.run(leaves_a_task("background")))
     generator = numbers()
     next(generator)
@@ -283,30 +314,22 @@ def test_no_finally_of_the_parent_runs_in_a_child_that_exits_normally():
         say("child exits")
         sys.exit(7)
     assert exit_code(pid) == 7
-    anysync.run(cancel_and_wait(tasks[0]))
+    anysync.run(cancel())
     generator.close()
-
-
-async def cancel_and_wait(task):
-    task.cancel()
-    await asyncio.wait([task])
 
 
 @script(options=FORKS)
 def test_the_loop_of_the_parent_is_woken_as_before_when_the_child_is_gone():
-    async def this_loop():
-        return asyncio.get_running_loop()
+    async def loop_here():
+        return this_loop()
 
     async def waits():
-        future = loop.create_future()
-        loop.call_soon(event.set)
-        threading.Thread(
-            target=lambda: (event.wait(), loop.call_soon_threadsafe(future.set_result, 1))
-        ).start()
-        return await future
+        assert this_loop() is loop
+        threading.Thread(target=lambda: (event.wait(), let_go[0]())).start()
+        return await until_let_go(let_go, event)
 
     for place in scripts.plainly, in_loop:
-        loop = place(lambda: anysync.run(this_loop()))
+        loop, let_go = place(lambda: anysync.run(loop_here())), []
         pid = os.fork()
         if not pid:
             everything_works_everywhere()
@@ -321,13 +344,17 @@ def test_the_loop_of_the_parent_is_woken_as_before_when_the_child_is_gone():
 def test_a_server_of_the_parent_goes_on_when_the_child_is_gone(place):
     @anysync.contextmanager
     async def server():
-        async def echo(reader, writer):
-            writer.write(await reader.readline())
-            await writer.drain()
-            writer.close()
+        async def echo(stream):
+            async with stream:
+                await stream.send(await stream.receive())
 
-        async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
-            yield server.sockets[0].getsockname()
+        async with (
+            await anyio.create_tcp_listener(local_host="127.0.0.1") as server,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(server.serve, echo)
+            yield server.extra(SocketAttribute.local_address)
+            group.cancel_scope.cancel()
 
     def ask(address):
         with socket.create_connection(address) as client:
@@ -374,7 +401,7 @@ def test_a_runner_works_anew_in_the_child():
 def test_calls_work_in_a_child_that_a_coroutine_forks(place, turns):
     async def forks():
         for _ in range(turns):
-            await asyncio.sleep(0)
+            await anyio.sleep(0)
         return fork(everything_works_everywhere)
 
     def call():
@@ -426,7 +453,7 @@ def closes_a_runner():
 
 @anysync.contextmanager
 async def manager_with_work():
-    async with asyncio.timeout(100):
+    with anyio.fail_after(100):
         yield 1
 
 
@@ -556,19 +583,19 @@ def test_a_fork_while_another_thread_drives_the_loop_of_this_one_and_a_third_wai
 def test_a_fork_while_the_helper_closes_the_loop_of_a_thread_that_has_ended():
     async def ends_slowly():
         try:
-            await asyncio.get_running_loop().create_future()
+            await anyio.Event().wait()
         finally:
             closing.set()
             go_on.wait()
-            await asyncio.sleep(0)
+            await shielded(anyio.sleep, 0)
             say("task")
 
-    async def leaves_a_task():
-        tasks.append(asyncio.create_task(ends_slowly()))
-        await asyncio.sleep(0)
+    async def leaves_it():
+        tasks.append(leave_behind(ends_slowly))
+        await anyio.sleep(0)
 
     tasks, closing, go_on = [], threading.Event(), threading.Event()
-    thread = threading.Thread(target=lambda: anysync.run(leaves_a_task()))
+    thread = threading.Thread(target=lambda: anysync.run(leaves_it()))
     thread.start()
     closing.wait()
     assert fork(everything_works_everywhere) == 0
@@ -582,6 +609,8 @@ def test_a_fork_while_the_helper_closes_the_loop_of_a_thread_that_has_ended():
 def test_a_submitted_future_says_in_the_child_that_it_was_forked_while_another_thread_holds_its_lock(place):
     async def waits():
         event.set()
+        if backend() == "trio":
+            return await anyio.to_thread.run_sync(go_on.wait)
         return await asyncio.get_running_loop().run_in_executor(None, go_on.wait)
 
     def child():
@@ -602,6 +631,7 @@ def test_a_submitted_future_says_in_the_child_that_it_was_forked_while_another_t
     assert fork_while_paused(pausing, wait, child) == [True]
 
 
+@on_asyncio  # whose exception handler logs
 @script(options=FORKS)
 def test_a_fork_while_the_background_thread_logs():
     import logging
@@ -636,20 +666,16 @@ def test_a_fork_while_the_background_thread_logs():
 )
 def test_no_finally_of_another_thread_runs_in_a_child_that_exits_normally():
     def idles():
-        async def leaves_a_task():
-            tasks.append(asyncio.create_task(pending("task")))
-            await asyncio.sleep(0)
-
-        anysync.run(leaves_a_task())
+        cancel = anysync.run(leaves_a_task("task"))
         local.generator, entered = numbers(), manager()
         next(local.generator)
         with entered:
             ready.set()
             stop.wait()
             local.generator.close()
-        anysync.run(cancel_and_wait(tasks[0]))
+        anysync.run(cancel())
 
-    tasks, local = [], threading.local()
+    local = threading.local()
     ready, stop = threading.Event(), threading.Event()
     thread = threading.Thread(target=idles)
     thread.start()
@@ -669,10 +695,12 @@ def test_no_finally_of_another_thread_runs_in_a_child_that_exits_normally():
 def test_a_coroutine_that_forks_returns_in_the_child_too_unless_it_suspends_there(turns):
     async def forks(turns_after):
         for _ in range(turns):
-            await asyncio.sleep(0)
+            await anyio.sleep(0)
         pid = os.fork()
         for _ in range(turns_after):
-            await asyncio.sleep(0)
+            await (asyncio if backend() == "asyncio" else anyio).sleep(
+                0
+            )  # anyio knows of no loop in the child
         return pid
 
     def child():
@@ -702,7 +730,7 @@ def test_a_step_that_forks_has_its_value_in_the_child_too_and_the_next_says_that
     async def forks(name):
         try:
             for _ in range(turns):
-                await asyncio.sleep(0)
+                await anyio.sleep(0)
             yield os.fork()
         finally:
             say(name)
@@ -729,19 +757,17 @@ def test_a_step_that_forks_has_its_value_in_the_child_too_and_the_next_says_that
 @script(options=FORKS, out="background in the parent\nparent ends in the parent\n")
 def test_the_child_of_a_coroutine_on_the_background_thread_ends_with_that_thread(turns):
     async def forks(turns_after):
-        tasks.append(asyncio.create_task(pending("background")))
+        cancel = await leaves_a_task("background")
         for _ in range(turns):
-            await asyncio.sleep(0)
+            await anyio.sleep(0)
         pid = os.fork()
         for _ in range(turns_after):
-            await asyncio.sleep(0)
+            await anyio.sleep(0)
         if not turns_after:
-            await asyncio.sleep(0)
-            tasks[-1].cancel()
-            await asyncio.wait(tasks)
+            await anyio.sleep(0)
+            await cancel()
         return pid
 
-    tasks = []
     everything_works_everywhere()
     assert exit_code(in_loop(lambda: anysync.run(forks(0)))) == 0
     everything_works_everywhere()
@@ -750,19 +776,12 @@ def test_the_child_of_a_coroutine_on_the_background_thread_ends_with_that_thread
 
 @script(options=FORKS)
 def test_ctrl_c_works_in_a_child_that_was_forked_while_the_main_thread_was_inside_a_call():
-    async def waits():
-        loop = asyncio.get_running_loop()
-        go_on.append((loop, loop.create_future()))
-        loop.call_soon(ready.set)
-        return await go_on[0][1]
-
     def forks():
         ready.wait()
         try:
             assert fork(child) == 0
         finally:
-            loop, future = go_on[0]
-            loop.call_soon_threadsafe(future.set_result, 1)
+            go_on[0]()
 
     def child():
         assert isinstance(
@@ -779,7 +798,7 @@ def test_ctrl_c_works_in_a_child_that_was_forked_while_the_main_thread_was_insid
     go_on, ready = [], threading.Event()
     thread = threading.Thread(target=forks)
     thread.start()
-    assert anysync.run(waits()) == 1
+    assert anysync.run(until_let_go(go_on, ready)) == 1
     thread.join()
 
 
@@ -788,20 +807,13 @@ def test_ctrl_c_works_in_a_child_that_was_forked_while_the_main_thread_was_insid
 def test_the_helper_turns_the_parents_loop_as_before_when_the_child_is_gone(place):
     def call():
         with manager_with_work(), quiet_manager():
-            future = anysync.wrap_coroutine(waits()).submit()
-            loop = loops.get()
+            future = anysync.wrap_coroutine(until_let_go(let_go, event)).submit()
+            event.wait()
             assert fork(everything_works_everywhere) == 0
-            loop.call_soon_threadsafe(futures[0].set_result, 1)
+            let_go[0]()
             assert future.result() == 1
 
-    async def waits():
-        futures.append(asyncio.get_running_loop().create_future())
-        loops.put(asyncio.get_running_loop())
-        return await futures[0]
-
-    import queue
-
-    futures, loops = [], queue.SimpleQueue()
+    let_go, event = [], threading.Event()
     getattr(scripts, place)(call)
 
 
@@ -866,6 +878,7 @@ if __name__ == "__main__":
 """
 
 
+@on_asyncio
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_calls_work_in_the_processes_of_multiprocessing(method, tmp_path):
     source = MULTIPROCESSING.format(method=method)
@@ -887,15 +900,26 @@ def test_a_fork_while_another_thread_collects_a_host():
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="nobody knows here when a thread sleeps")
 @pytest.mark.parametrize(
-    "first_use", ["works().run()", "anysync.Runner().loop", "anysync.configure(backend='asyncio')"]
+    ("backend", "module", "first_use"),
+    [
+        ("asyncio", "_kept_host", "works().run()"),
+        ("asyncio", "_kept_host", "anysync.Runner().loop"),
+        ("asyncio", "_kept_host", "anysync.configure(backend='asyncio')"),
+        ("trio", "_kept_host", "works().run()"),
+        ("trio", "_on_trio", "works().run()"),
+    ],
+    indirect=["backend"],
 )
-def test_a_fork_while_another_thread_imports_what_the_first_call_needs(first_use, tmp_path):
+def test_a_fork_while_another_thread_imports_what_the_first_call_needs(
+    backend, module, first_use, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ANYSYNC_BACKEND", backend)
     source = f"""
 import os, sys, threading, anysync
 
 class Pausing:
     def find_spec(self, name, *_):
-        if name == "anysync._kept_host":
+        if name == "anysync.{module}":
             paused.set()
             while not scripts.main_thread_sleeps():  # it waits for the import to end, or for its child
                 pass

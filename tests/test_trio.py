@@ -1,4 +1,4 @@
-"""trio in processes of their own: Ctrl-C, forks, interpreter exit, and the choice by the environment."""
+"""What is trio's alone, in processes of their own, and the choice by the environment."""
 
 import os
 import signal
@@ -11,28 +11,9 @@ import scripts
 import sniffio
 import trio
 from loops import call_soon, shielded
-from scripts import FORKS, fork, raised, script
+from scripts import raised, script
 
 import anysync
-
-places = pytest.mark.parametrize("place", ["plainly", "in_trio"])
-
-
-def plainly(function):
-    anysync.configure(backend="trio")
-    return function()
-
-
-def in_trio(function):
-    async def main():
-        return function()
-
-    # as in a notebook: Ctrl-C is not for `trio.run` to handle
-    handler = signal.signal(signal.SIGINT, lambda *args: signal.default_int_handler(*args))
-    try:
-        return trio.run(main)
-    finally:
-        signal.signal(signal.SIGINT, handler)
 
 
 @anysync.coroutine
@@ -195,42 +176,6 @@ def test_a_guest_of_asyncio_is_trio():
         return (await done).unwrap()
 
     assert asyncio.run(host()) == "trio"
-
-
-@places
-@script(options=FORKS)
-def test_a_child_and_its_parent_go_on_after_a_fork(place):
-    def child():
-        signal.set_wakeup_fd(-1)  # which was that of trio in the parent's main thread
-        for use in lambda: next(generator), lambda: opened.__exit__(None, None, None):
-            assert "fork" in str(raised(use))
-        assert works().run(backend="trio") == "trio"
-        assert scripts.in_loop(lambda: works().run(backend="trio")) == "trio"
-        assert trio.run(trio.sleep, 0) is None
-        assert log == []
-
-    def call():
-        nonlocal generator, opened
-        generator, opened = items(threading.Event(), log), manager(log)
-        assert next(generator) == 1
-        opened.__enter__()
-        works().run()
-        if place == "plainly":
-            assert fork(child) == 0
-        else:  # whose child has trio running in its only thread
-            thread = threading.Thread(target=lambda: codes.append(fork(child)))
-            thread.start()
-            thread.join()
-            assert codes == [0]
-        assert log == []
-        opened.__exit__(None, None, None)
-        generator.close()
-        assert log == ["clean", "clean"]
-        assert works().run() == "trio"
-
-    generator = opened = None
-    log, codes = [], []
-    globals()[place](call)
 
 
 @script(within=3)
