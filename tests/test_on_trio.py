@@ -1,13 +1,17 @@
 """A run of trio that is turned like a loop: what hosts seldom ask of it."""
 
+import gc
 import logging
 import sys
 import threading
+import weakref
 from contextvars import Context, copy_context
+from functools import partial
 
 import pytest
 import trio
 from places import in_thread
+from pytest_marks import dies_at_once
 
 from anysync._calls import Call
 from anysync._on_trio import TrioLoop
@@ -63,6 +67,27 @@ def test_a_timer_calls_back_unless_it_is_cancelled(loop):
     loop.call_later(0.001, lambda: (called.append("in time"), loop.stop()))
     loop.run_forever()
     assert called == ["in time"]
+
+
+@dies_at_once
+def test_a_timer_that_is_cancelled_keeps_neither_what_it_would_call_nor_who_cancels_it(loop):
+    class Thing:
+        pass
+
+    def use():
+        thing, local = Thing(), Thing()
+        timer = loop.call_later(60, partial(list, thing))
+        turn_until_done(loop, loop.create_task(sleeps(0.001), context=Context()))
+        timer.cancel()
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        return weakref.ref(thing), weakref.ref(local)
+
+    gc.disable()
+    try:
+        assert [reference() for reference in use()] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_other_threads_come_in(loop):

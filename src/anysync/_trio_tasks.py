@@ -25,14 +25,11 @@ class LoopOnTrio:
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> None:
         raise NotImplementedError
 
-    def call_later(self, delay: float, callback: Callable[[], object]) -> "TrioTask":
+    def call_later(self, delay: float, callback: Callable[[], object]) -> "TrioTimer":
         """Call back after so many seconds, unless what is returned is cancelled before."""
-
-        async def later() -> None:
-            await trio.sleep(delay)
-            callback()
-
-        return self.create_task(later(), context=Context())
+        timer = TrioTimer(self, callback)
+        self.create_task(timer.wait(delay), context=Context())
+        return timer
 
     def create_task(self, coro: Coroutine[Any, Any, Any], *, context: Context) -> "TrioTask":
         task = TrioTask(self, coro)
@@ -145,6 +142,40 @@ class TrioTask:
 
     def uncancel(self) -> None:
         """Do nothing: there is no way back."""
+
+
+class TrioTimer:
+    """Calls back, unless it is cancelled before.
+
+    No scope is cancelled for that: until its next turn, the task would keep an error that holds the frames of
+    who calls.
+    """
+
+    def __init__(self, loop: LoopOnTrio, callback: Callable[[], object]) -> None:
+        self._loop = loop
+        self._callback: Callable[[], object] | None = callback
+        self._waiting: trio.lowlevel.Task | None = None
+
+    async def wait(self, delay: float) -> None:
+        with trio.move_on_after(delay):
+            if self._callback is not None:
+                self._waiting = current_task()
+                await wait_task_rescheduled(self._abort)
+        if self._callback is not None:
+            self._callback()
+
+    def _abort(self, _: object) -> Abort:
+        self._waiting = None
+        return Abort.SUCCEEDED
+
+    def cancel(self) -> None:
+        self._callback = None
+        self._loop.call_soon(self._go_on, context=Context())
+
+    def _go_on(self) -> None:
+        if self._waiting is not None:
+            reschedule(self._waiting)
+            self._waiting = None
 
 
 class TrioSession(Session):
