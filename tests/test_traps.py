@@ -13,11 +13,25 @@ import traceback
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
+from functools import partial
 
 import anyio
 import pytest
-from places import error_of, in_loop, in_thread, nested, nested_in_with, plain
-from pytest_marks import dies_at_once, every_place as everywhere
+import sniffio
+import trio
+from loops import (
+    TIMEOUTS,
+    current_task,
+    enter_either,
+    leave_behind,
+    own_group,
+    own_timeout,
+    shielded,
+    start,
+    this_loop,
+)
+from places import error_of, in_async_code, in_loop, in_thread, nested, nested_in_with, plain
+from pytest_marks import dies_at_once, every_place, everywhere, on_both
 from scripts import python
 
 import anysync
@@ -36,24 +50,24 @@ class Stop(BaseException):
 
 
 async def current_thread():
-    await asyncio.sleep(0)
+    await anyio.sleep(0)
     return threading.current_thread()
 
 
 async def fail(error, suspended=True):
     if suspended:
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
     raise error
 
 
 async def turn(times=5):
     for _ in range(times):
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
 
 
 @pytest.fixture
 def nothing_logged(caplog):
-    """Fail the test if asyncio logs an error, such as an exception that was never retrieved."""
+    """Fail the test if a loop logs an error, such as an exception that was never retrieved."""
     yield
     for place in plain, in_loop:
         place(lambda: anysync.run(turn()))
@@ -95,7 +109,7 @@ def test_an_interrupt_of_a_submitted_coroutine_is_in_its_future(place, kind, sus
     assert place(call) is interrupt
 
 
-@everywhere
+@every_place
 @interrupts
 def test_an_interrupt_of_an_awaited_child_task_reaches_the_caller(place, kind):
     interrupt = kind("reason")
@@ -107,10 +121,27 @@ def test_an_interrupt_of_an_awaited_child_task_reaches_the_caller(place, kind):
     assert place(lambda: anysync.run(asyncio.sleep(0, "value"))) == "value"
 
 
+@everywhere
+@interrupts
+def test_an_interrupt_of_a_child_in_a_task_group_reaches_the_caller(place, kind, backend, nothing_logged):
+    interrupt = kind("reason")
+
+    async def main():
+        async with own_group() as group:
+            start(group, partial(fail, interrupt))
+
+    error = place(lambda: error_of(lambda: anysync.run(main())))
+    if backend == "trio":  # whose nurseries make no exception of it
+        (error,) = error.exceptions
+    assert error is interrupt
+    assert place(lambda: anysync.run(current_thread()))
+
+
+@on_both
 @interrupts
 @suspended_or_not
 def test_an_interrupt_leaves_other_calls_on_the_background_thread_alone(kind, suspended, nothing_logged):
-    interrupt, go, started = kind("reason"), asyncio.Event(), threading.Event()
+    interrupt, go, started = kind("reason"), anyio.Event(), threading.Event()
 
     async def patient():
         started.set()
@@ -130,23 +161,28 @@ def test_an_interrupt_leaves_other_calls_on_the_background_thread_alone(kind, su
     assert error is interrupt
 
 
+@on_both
 @interrupts
 @suspended_or_not
 def test_an_interrupt_leaves_tasks_of_a_kept_loop_alone(kind, suspended, nothing_logged):
-    go, interrupt = asyncio.Event(), kind("reason")
+    go, went_on, interrupt, kept = anyio.Event(), anyio.Event(), kind("reason"), []
+
+    async def waits():
+        await go.wait()
+        went_on.set()
 
     async def leave():
-        task = asyncio.create_task(go.wait())
-        await asyncio.sleep(0)
+        task = leave_behind(waits)
+        await anyio.sleep(0)
         return task
 
-    async def end(task):
+    async def end():
         go.set()
-        return await task
+        await went_on.wait()
 
-    task = anysync.run(leave())
+    kept.append(anysync.run(leave()))
     assert error_of(lambda: anysync.run(fail(interrupt, suspended))) is interrupt
-    assert anysync.run(end(task))
+    anysync.run(end(), timeout=30)
 
 
 # exceptions with a meaning of their own
@@ -182,14 +218,14 @@ def test_every_exception_arrives_as_itself(place, suspended, make, nothing_logge
 @suspended_or_not
 def test_stop_iteration_is_made_a_runtime_error_as_by_a_bare_await(place, suspended):
     stop = StopIteration("value")
-    bare = error_of(lambda: asyncio.run(fail(stop, suspended)))
+    bare = error_of(lambda: in_async_code(fail, stop, suspended))
     error = place(lambda: error_of(lambda: anysync.run(fail(stop, suspended))))
     assert type(error) is type(bare) is RuntimeError
     assert str(error) == str(bare)
     assert error.__cause__ is stop
 
 
-@everywhere
+@every_place
 def test_a_coroutine_that_is_cancelled_from_within_raises_cancelled_error(place):
     async def cancel_itself():
         asyncio.current_task().cancel("message")
@@ -209,7 +245,7 @@ def test_a_coroutine_that_is_cancelled_from_within_raises_cancelled_error(place)
         assert error.args == ("message",)
 
 
-@everywhere
+@every_place
 def test_a_cancel_that_is_swallowed_and_uncancelled_leaves_no_trace(place):
     async def main():
         task = asyncio.current_task()
@@ -226,41 +262,69 @@ def test_a_cancel_that_is_swallowed_and_uncancelled_leaves_no_trace(place):
 
 async def surroundings(suspended):
     if suspended:
-        await asyncio.sleep(0)
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        await anyio.sleep(0)
     hooks = sys.get_asyncgen_hooks()
+    return {
+        "library": sniffio.current_async_library(),
+        "hooks": hooks.firstiter is not None and hooks.finalizer is not None,
+        **(surroundings_on_trio() if trio.lowlevel.in_trio_run() else surroundings_on_asyncio()),
+    }
+
+
+def surroundings_on_asyncio():
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
     return {
         "is_running": loop.is_running(),
         "task": isinstance(task, asyncio.Task) and task.get_coro().__name__,
         "task's loop": task.get_loop() is loop,
         "in all_tasks": task in asyncio.all_tasks(),
-        "hooks": hooks.firstiter is not None and hooks.finalizer is not None,
         "not done": not task.done(),
     }
 
 
-@everywhere
-@suspended_or_not
-def test_each_step_has_all_that_a_loop_gives(place, suspended):
-    assert place(lambda: anysync.run(surroundings(suspended))) == {
+def surroundings_on_trio():
+    task = trio.lowlevel.current_task()
+    return {
+        "in a task": trio.lowlevel.in_trio_task(),
+        "task": task.name,
+        "in a nursery": task in task.parent_nursery.child_tasks,
+        "no deadline": trio.current_effective_deadline() == float("inf"),
+    }
+
+
+SURROUNDINGS = {
+    "asyncio": {
         "is_running": True,
         "task": "surroundings",
         "task's loop": True,
         "in all_tasks": True,
-        "hooks": True,
         "not done": True,
-    }
+    },
+    "trio": {
+        "in a task": True,
+        "task": "surroundings",
+        "in a nursery": True,
+        "no deadline": True,
+    },
+}
+
+
+@everywhere
+@suspended_or_not
+def test_each_step_has_all_that_a_loop_gives(place, suspended, backend):
+    expected = {"library": backend, "hooks": True} | SURROUNDINGS[backend]
+    assert place(lambda: anysync.run(surroundings(suspended))) == expected
 
 
 @suspended_or_not
 @pytest.mark.parametrize("end", [lambda: None, lambda: fail(Oops(), False).send(None), KeyboardInterrupt])
-def test_a_call_leaves_the_thread_as_it_was(suspended, end):
+def test_a_call_leaves_the_thread_as_it_was(suspended, end, backend):
     loops = []
 
     async def main():
         if suspended:
-            await asyncio.sleep(0)
-        loops.append(asyncio.get_running_loop())
+            await anyio.sleep(0)
+        loops.append(this_loop())
         if isinstance(ending := end(), BaseException):
             raise ending
 
@@ -275,28 +339,34 @@ def test_a_call_leaves_the_thread_as_it_was(suspended, end):
         assert sys.get_asyncgen_hooks() == (mine, mine)
     finally:
         sys.set_asyncgen_hooks(*before)
+    assert type(error_of(sniffio.current_async_library)) is sniffio.AsyncLibraryNotFoundError
     assert type(error_of(asyncio.get_running_loop)) is RuntimeError
-    assert asyncio.current_task(loops[0]) is None
-    assert asyncio.all_tasks(loops[0]) == set()
-    assert not loops[0].is_running()
+    assert not trio.lowlevel.in_trio_run()
+    if backend == "asyncio":
+        assert asyncio.current_task(loops[0]) is None
+        assert asyncio.all_tasks(loops[0]) == set()
+        assert not loops[0].is_running()
 
 
+@on_both
 @suspended_or_not
 def test_a_call_inside_a_loop_leaves_the_current_task_as_it_was(suspended):
     async def main():
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        task, loop = current_task(), this_loop()
         anysync.run(surroundings(suspended))
-        same = task is asyncio.current_task(), loop is asyncio.get_running_loop()
-        await asyncio.sleep(0)
-        return *same, task is asyncio.current_task(), loop is asyncio.get_running_loop()
+        same = task is current_task(), loop is this_loop()
+        await anyio.sleep(0)
+        return *same, task is current_task(), loop is this_loop()
 
-    assert asyncio.run(main()) == (True,) * 4
+    assert in_async_code(main) == (True,) * 4
     assert anysync.run(main()) == (True,) * 4
     assert in_loop(lambda: anysync.run(main())) == (True,) * 4
 
 
+@on_both
 @kept
 @suspended_or_not
+@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")  # as trio calls it
 def test_an_abandoned_async_generator_is_closed_by_the_loop(place, suspended):
     closed = []
 
@@ -304,25 +374,18 @@ def test_an_abandoned_async_generator_is_closed_by_the_loop(place, suspended):
         try:
             yield
         finally:
-            await asyncio.sleep(0)
-            closed.append(asyncio.get_running_loop())
+            await shielded(anyio.sleep, 0)
+            closed.append(this_loop())
 
     async def abandon():
         if suspended:
-            await asyncio.sleep(0)
+            await anyio.sleep(0)
         await anext(generator())
-        return asyncio.get_running_loop()
+        return this_loop()
 
     loop = place(lambda: anysync.run(abandon()))
     place(lambda: anysync.run(turn()))
     assert closed == [loop]
-
-
-async def asyncio_timeout():
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(0.001) as timeout:
-            await asyncio.Event().wait()
-    return timeout.expired()
 
 
 async def asyncio_wait_for():
@@ -340,6 +403,30 @@ async def asyncio_task_group():
     except* Oops:
         pass
     return asyncio.current_task().cancelling() == 0
+
+
+async def trio_move_on_after():
+    with trio.move_on_after(0.001) as scope:
+        await trio.sleep_forever()
+    return scope.cancelled_caught
+
+
+async def trio_nursery():
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail, Oops())
+            await trio.sleep_forever()
+    except* Oops:
+        pass
+    return trio.current_effective_deadline() == float("inf")
+
+
+async def timeout_of_the_library():
+    try:
+        async with enter_either(own_timeout(0.001)) as scope:
+            await anyio.sleep_forever()
+    except TIMEOUTS:
+        return scope.cancelled_caught if trio.lowlevel.in_trio_run() else scope.expired()
 
 
 async def anyio_move_on_after():
@@ -376,20 +463,26 @@ async def anyio_scope_that_never_suspends():
         return anyio.get_current_task().name is not None
 
 
-@everywhere
+ON_BOTH = [
+    timeout_of_the_library,
+    anyio_move_on_after,
+    anyio_fail_after,
+    anyio_task_group,
+    anyio_scope_that_never_suspends,
+]
+
+
+@every_place
 @pytest.mark.parametrize(
-    "use",
+    ("backend", "use"),
     [
-        asyncio_timeout,
-        asyncio_wait_for,
-        asyncio_task_group,
-        anyio_move_on_after,
-        anyio_fail_after,
-        anyio_task_group,
-        anyio_scope_that_never_suspends,
+        *((backend, use) for backend in ("asyncio", "trio") for use in ON_BOTH),
+        *(("asyncio", use) for use in (asyncio_wait_for, asyncio_task_group)),
+        *(("trio", use) for use in (trio_move_on_after, trio_nursery)),
     ],
+    indirect=["backend"],
 )
-def test_scopes_opened_in_the_first_step_work(place, use):
+def test_scopes_opened_in_the_first_step_work(place, backend, use):
     assert place(lambda: anysync.run(use())) is True
     assert place(lambda: AnySyncCoroutine(use()).submit().result(30)) is True
 
@@ -511,7 +604,6 @@ class Deaths:
 
 @pytest.fixture
 def deaths():
-    gc.collect()
     gc.disable()
     yield Deaths()
     gc.enable()
@@ -524,7 +616,7 @@ async def succeed(deaths, suspended):
     held.set(deaths.watch(Thing()))
     local = deaths.watch(Thing())
     if suspended:
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
     return deaths.watch(local if local is None else Thing())
 
 
@@ -532,7 +624,7 @@ async def fail_holding(deaths, suspended):
     held.set(deaths.watch(Thing()))
     local = deaths.watch(Thing())
     if suspended:
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
     if local is not None:
         raise deaths.watch(Oops())
 
@@ -541,7 +633,7 @@ async def exit_holding(deaths, suspended):
     held.set(deaths.watch(Thing()))
     local = deaths.watch(Thing())
     if suspended:
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
     if local is not None:
         raise deaths.watch(Stop())
 
@@ -549,7 +641,7 @@ async def exit_holding(deaths, suspended):
 async def time_out(deaths, suspended):
     held.set(deaths.watch(Thing()))
     local = deaths.watch(Thing())
-    await asyncio.Event().wait()
+    await anyio.sleep_forever()
     return local
 
 
@@ -644,7 +736,7 @@ def test_a_traceback_has_the_callers_frames_and_the_coroutines_and_one_of_ours(p
 @everywhere
 def test_the_traceback_of_a_timeout_has_the_callers_frames_and_one_of_ours(place):
     def call_it():
-        anysync.run(asyncio.Event().wait(), timeout=0.001)
+        anysync.run(anyio.sleep_forever(), timeout=0.001)
 
     names, ours = place(lambda: frames_of(error_of(call_it)))
     assert names == ["error_of", "call_it"]
@@ -740,7 +832,7 @@ def test_the_cause_of_a_timeout_survives_a_caller_that_handles_another_error(pla
 
     async def main():
         try:
-            await asyncio.Event().wait()
+            await anyio.sleep_forever()
         finally:
             raise oops
 
@@ -758,18 +850,18 @@ def test_the_cause_of_a_timeout_survives_a_caller_that_handles_another_error(pla
 
 @pytest.mark.parametrize("used_before", [False, True])
 @pytest.mark.parametrize("registered_first", [False, True])
-def test_calls_from_atexit_work(used_before, registered_first):
+def test_calls_from_atexit_work(used_before, registered_first, backend):
     imports = ["import anysync", "atexit.register(late)"]
     program = f"""
-import asyncio, atexit
+import anyio, atexit
 
 async def work(suspended):
     if suspended:
-        await asyncio.sleep(0.001)
+        await anyio.sleep(0.001)
     return "value"
 
 async def fail():
-    await asyncio.sleep(0)
+    await anyio.sleep(0)
     raise KeyError
 
 def late():
@@ -780,6 +872,7 @@ def late():
         print("error")
 
 {chr(10).join(reversed(imports) if registered_first else imports)}
+anysync.configure(backend={backend!r})
 if {used_before}:
     anysync.run(work(True))
 """
@@ -787,20 +880,25 @@ if {used_before}:
 
 
 @pytest.mark.parametrize("kept_alive_by", ["builtins", "__main__", "anysync"])
-def test_calls_from_a_destructor_at_the_end_of_the_process_work(kept_alive_by):
+def test_calls_from_a_destructor_at_the_end_of_the_process_work(kept_alive_by, backend):
     assert python(
         f"""
-        import asyncio, {kept_alive_by}
+        import {backend}, {kept_alive_by}
         import anysync
 
         class Late:
             def __init__(self):
-                self.run, self.sleep, self.print = anysync.run, asyncio.sleep, print
+                self.run, self.work, self.print = anysync.run, work, print
 
             def __del__(self):
-                self.print(self.run(self.sleep(0, "value")), self.run(self.sleep(0.001, "value")))
+                self.print(self.run(self.work(0)), self.run(self.work(0.001)))
 
-        anysync.run(asyncio.sleep(0))  # the first call imports asyncio, for which it would be too late then
+        async def work(seconds, sleep={backend}.sleep):
+            await sleep(seconds)
+            return "value"
+
+        anysync.configure(backend="{backend}")
+        anysync.run(work(0))  # the first call imports the backend, for which it would be too late then
         {kept_alive_by}.late = Late()
         """
     ) == ["value", "value"]

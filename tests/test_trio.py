@@ -143,7 +143,7 @@ def test_a_runner_that_is_closed_during_a_step_says_so():
 
 
 @script(out="called\n")
-def test_a_destructor_may_call_when_the_interpreter_ends():
+def test_a_destructor_may_choose_trio_when_the_interpreter_ends():
     class Calls:
         def __init__(self):
             self.run, self.print = anysync.run, print
