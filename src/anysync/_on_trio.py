@@ -61,7 +61,7 @@ class TrioLoop(LoopOnTrio):
                 options.get("strict_exception_groups", True),
             )
             self._runner.ki_manager.close()  # Ctrl-C is the business of hosts
-            self._hooks = sys.get_asyncgen_hooks()
+            self._hooks = tuple(sys.get_asyncgen_hooks())  # theirs the garbage collector does not see into
         finally:
             #: what trio has of the thread that turns it
             self._own = _swap(outer)
