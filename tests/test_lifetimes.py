@@ -11,9 +11,11 @@ import tracemalloc
 import weakref
 from contextvars import ContextVar
 
+import anyio
+import loops
 import pytest
 from places import in_loop, nested, plain  # noqa: F401
-from pytest_marks import dies_at_once, every_row
+from pytest_marks import dies_at_once, every_row, on_both
 from scripts import script
 from steps import ROWS, STEPS, Oops, Stop
 
@@ -69,14 +71,14 @@ IN_DEBUG_MODE = bool(os.environ.get("PYTHONASYNCIODEBUG"))
 
 
 async def succeeds():
-    await asyncio.sleep(0)
+    await anyio.sleep(0)
 
 
 async def succeeds_at_once(): ...
 
 
 async def fails(watch):
-    await asyncio.sleep(0)
+    await anyio.sleep(0)
     raise watch(Oops())
 
 
@@ -85,13 +87,13 @@ async def fails_at_once(watch):
 
 
 async def exits(watch):
-    await asyncio.sleep(0)
+    await anyio.sleep(0)
     raise watch(Stop())
 
 
 async def is_cancelled():
     asyncio.current_task().cancel()
-    await asyncio.sleep(0)
+    await anyio.sleep(0)
 
 
 async def is_out_of_time():
@@ -106,10 +108,34 @@ async def fails_to_clean_up(watch):
         raise watch(Oops())
 
 
+async def is_cancelled_by_its_scope():
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await anyio.sleep(0)
+
+
+async def is_out_of_time_by_its_scope():
+    with anyio.move_on_after(0):
+        await anyio.sleep_forever()
+
+
+async def fails_to_clean_up_in_its_scope(watch):
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await anyio.sleep(0)
+        finally:
+            raise watch(Oops())
+
+
 def ends(watch):
+    of_asyncio = process.backend == "asyncio"
+    quiet = [succeeds_at_once, succeeds, is_cancelled_by_its_scope, is_out_of_time_by_its_scope]
+    loud = [fails_at_once, fails, exits, fails_to_clean_up_in_its_scope, *[fails_to_clean_up] * of_asyncio]
     return [
-        *(succeeds_at_once, succeeds, is_cancelled, is_out_of_time),
-        *(lambda end=end: end(watch) for end in (fails_at_once, fails, exits, fails_to_clean_up)),
+        *quiet,
+        *[is_cancelled, is_out_of_time] * of_asyncio,  # that of trio is always a cycle
+        *(lambda end=end: end(watch) for end in loud),
     ]
 
 
@@ -136,6 +162,7 @@ def no_collector():
 
 
 @dies_at_once
+@on_both
 @every_row
 def test_what_a_step_used_dies_with_it_and_leaves_no_cycle(row, no_collector):
     async def work(argument, end, watch):
@@ -177,7 +204,10 @@ def figures():
     """Return how many descriptors, threads, tasks and hosts there are."""
 
     async def count_tasks():
-        return len(asyncio.all_tasks())
+        if process.backend == "asyncio":
+            return len(asyncio.all_tasks())
+        await anyio.wait_all_tasks_blocked()  # what was abandoned last may take another turn
+        return loops.trio().lowlevel.current_statistics().tasks_living
 
     tasks = anysync.run(count_tasks())  # first: it may be this thread's first call
     descriptors = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
@@ -214,7 +244,7 @@ def check_flat(use, times, collected=False):
 
 async def fail(turns):
     for _ in range(turns):
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
     raise Oops
 
 
@@ -224,10 +254,11 @@ def catch(function):
 
 
 @dies_at_once
+@on_both
 @script
-def test_two_thousand_short_threads_leave_nothing():
+def test_many_short_threads_leave_nothing():
     def call():
-        anysync.run(asyncio.sleep(0))
+        anysync.run(anyio.sleep(0))
         catch(lambda: anysync.run(fail(1)))
 
     def use():
@@ -235,27 +266,36 @@ def test_two_thousand_short_threads_leave_nothing():
         thread.start()
         thread.join()
 
-    check_flat(use, 2000, collected=True)  # a closed event loop is a cycle
+    check_flat(use, 2000 if process.backend == "asyncio" else 500, collected=True)  # a closed loop is a cycle
 
 
 @dies_at_once
+@on_both
 @script
-def test_a_thousand_re_entrant_calls_leave_nothing():
+def test_many_re_entrant_calls_leave_nothing():
     def call():
-        anysync.run(asyncio.sleep(0))
+        anysync.run(anyio.sleep(0))
         catch(lambda: anysync.run(fail(1)))
 
-    # each makes two; in debug mode with a new loop each time, and a closed one is a cycle
-    nested(lambda: check_flat(call, 500, collected=IN_DEBUG_MODE))
+    # each makes two; on trio and in debug mode with a new loop each time, and a closed one is a cycle
+    new_loops = IN_DEBUG_MODE or process.backend == "trio"
+    nested(lambda: check_flat(call, 100 if process.backend == "trio" else 500, collected=new_loops))
 
 
 @dies_at_once
-@pytest.mark.parametrize(("place", "turns", "times"), [("plain", 0, 100_000), ("in_loop", 0, 10_000)])
+@pytest.mark.parametrize(
+    ("backend", "place", "times"),
+    [
+        *(("asyncio", "plain", 100_000), ("asyncio", "in_loop", 10_000)),
+        *(("trio", "plain", 5_000), ("trio", "in_loop", 5_000)),
+    ],
+    indirect=["backend"],
+)
 @script
-def test_failing_calls_leave_nothing(place, turns, times):
+def test_failing_calls_leave_nothing(backend, place, times):
     if IN_DEBUG_MODE:  # where a task takes ten times as long
         times //= 10
-    globals()[place](lambda: check_flat(lambda: catch(lambda: anysync.run(fail(turns))), times))
+    globals()[place](lambda: check_flat(lambda: catch(lambda: anysync.run(fail(0))), times))
 
 
 @anysync.generator
@@ -264,11 +304,13 @@ async def numbers():
         yield 1
         yield 2
     finally:
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
 
 
 @dies_at_once
+@on_both
 @pytest.mark.parametrize("place", ["plain", "in_loop"])
 @script
-def test_ten_thousand_abandoned_generators_leave_nothing(place):
-    globals()[place](lambda: check_flat(lambda: next(numbers()), 10_000))
+def test_thousands_of_abandoned_generators_leave_nothing(place):
+    times = 10_000 if process.backend == "asyncio" else 2_000
+    globals()[place](lambda: check_flat(lambda: next(numbers()), times))
