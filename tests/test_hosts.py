@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import anyio
 import pytest
 from places import error_of, in_loop, in_thread
-from pytest_marks import every_place as everywhere
+from pytest_marks import every_place as everywhere, on_both
 from scripts import script
 
 import anysync
@@ -120,6 +120,36 @@ def test_a_helper_that_is_woken_while_its_thread_ends_waits_to_be_told_who_close
 
     loop, future = in_thread(call)
     assert (loop.is_closed(), future.done()) == (True, True)
+
+
+@on_both
+def test_a_helper_may_make_calls_of_its_own_as_it_begins(monkeypatch):
+    """As where garbage is collected there."""
+
+    @anysync.contextmanager
+    async def waiting():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep, 3600)
+            yield
+            tasks.cancel_scope.cancel()
+
+    def begin(thread):
+        set_native_id(thread)
+        if thread.name == "anysync helper":
+            monkeypatch.undo()
+            with waiting():  # which has a helper too
+                hosts[0].wake()
+                begun.append(in_loop(lambda: anysync.run(works())))
+
+    def call():
+        hosts.append(here())
+        with waiting():
+            begun.append(anysync.run(works()))
+
+    hosts, begun, set_native_id = [], [], threading.Thread._set_native_id
+    monkeypatch.setattr(threading.Thread, "_set_native_id", begin)
+    in_thread(call)
+    assert begun == [1, 1]
 
 
 def test_a_loop_that_a_fork_found_while_it_closed_is_shut():

@@ -66,6 +66,8 @@ class KeptHost(Drive, Host):
         self._turning: BaseCall | None = None
         self._helping = False
         self._helper: threading.Thread | None = None
+        #: who is to start the helper, as of `_driver`, and whether it has begun to
+        self._starter: dict[str, int] = {}
         self._bell: SimpleQueue[bool] = SimpleQueue()
         self._helper_closes = self._helper_ends = False
         self._helped = allocate_lock()
@@ -309,13 +311,21 @@ class KeptHost(Drive, Host):
             self._bell.put(True)
 
     def _start_helper(self) -> None:
-        if process.is_not_ours():
+        """Start the helper, unless somebody is at it.
+
+        Nobody is waited for: where garbage is collected as the helper begins, this is the helper.
+        """
+        starter, here = self._starter, get_ident()
+        if process.is_not_ours() or starter.setdefault("thread", here) != here or "starts" in starter:
             return
-        with process.starting:
+        try:
+            starter["starts"] = here
             if self._helper is None:
                 helper = new_thread("anysync helper", self._help)
                 start(helper)
                 self._helper = helper
+        finally:
+            starter.clear()
 
     def _help(self) -> None:
         """Turn the loop between steps, and close it if asked to: what the helper thread does."""
@@ -379,13 +389,13 @@ class KeptHost(Drive, Host):
             # `threading` has forgotten this thread already: what is left to run, runs in the helper's
             with suppress(RuntimeError):
                 self._start_helper()
-                self._helper_closes = True
+            self._helper_closes = self._helper is not None
         try:
             if not self._helper_closes:
                 self._close_loop()
         finally:
+            self._helper_ends = True
             if self._helper is not None:
-                self._helper_ends = True
                 self._ring()
                 self._helped.acquire()  # not join(), which would register this thread again
             self._dismiss_followers()
