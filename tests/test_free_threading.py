@@ -1,6 +1,5 @@
 """Many threads on every path at once: each gets what is its own, also where no GIL keeps them apart."""
 
-import asyncio
 import sys
 import sysconfig
 import threading
@@ -11,8 +10,11 @@ from contextvars import ContextVar
 from functools import partial
 from itertools import chain
 
+import anyio
 import pytest
 import scripts
+from loops import current_task, this_loop
+from pytest_marks import on_both
 from scripts import in_loop, python, raised, script
 
 import anysync
@@ -33,14 +35,14 @@ async def give(value):
 
 @anysync.coroutine
 async def give_later(value):
-    await asyncio.sleep(0)
+    await anyio.sleep(0)
     return value, var.get()
 
 
 @anysync.coroutine
 async def fail(error, turns):
     for _ in range(turns):
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
     raise error
 
 
@@ -49,7 +51,7 @@ async def numbers(first, turns):
     number = first
     while True:
         for _ in range(turns):
-            await asyncio.sleep(0)
+            await anyio.sleep(0)
         yield number
         number += 1
 
@@ -57,7 +59,7 @@ async def numbers(first, turns):
 @anysync.contextmanager
 async def manager(value, turns):
     for _ in range(turns):
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
     yield value
 
 
@@ -99,6 +101,7 @@ def call_all_ways(me, runner):
     assert [future.result() for future in futures] == [mine, mine]
 
 
+@on_both
 @script
 def test_all_paths_at_once():
     def call(place, me):
@@ -116,6 +119,7 @@ def test_all_paths_at_once():
         at_once(callers + [partial(nested, me) for me in range(THREADS, THREADS + 2)])
 
 
+@on_both
 @places
 @script
 def test_calls_of_many_threads_return_to_their_callers(place):
@@ -127,16 +131,18 @@ def test_calls_of_many_threads_return_to_their_callers(place):
     at_once([partial(getattr(scripts, place), partial(calls, me)) for me in range(THREADS)])
 
 
+@on_both
 @script
 def test_first_calls_from_many_threads_start_one_background_thread():
     @anysync.coroutine
     async def where():
-        return threading.get_ident(), asyncio.get_running_loop()
+        return threading.get_ident(), this_loop()
 
     assert len(set(at_once([partial(in_loop, lambda: where().run())] * 32))) == 1
     assert [thread.name for thread in threading.enumerate()].count("anysync background") == 1
 
 
+@on_both
 @places
 @script
 def test_one_of_many_threads_steps_a_generator_and_the_others_are_told(place):
@@ -164,6 +170,7 @@ def test_one_of_many_threads_steps_a_generator_and_the_others_are_told(place):
                 assert Counter(outcomes) == {number: 1, "already running": THREADS - 1}
 
 
+@on_both
 @places
 @script
 def test_many_threads_share_one_generator_which_lives_in_one_task(place):
@@ -172,9 +179,9 @@ def test_many_threads_share_one_generator_which_lives_in_one_task(place):
     @anysync.generator
     async def steps():
         for number in range(30):
-            tasks.append(asyncio.current_task())
+            tasks.append(current_task())
             if number % 3:
-                await asyncio.sleep(0)
+                await anyio.sleep(0)
             yield number
 
     def step_to_the_end():
@@ -198,6 +205,7 @@ def test_many_threads_share_one_generator_which_lives_in_one_task(place):
             tasks.clear()
 
 
+@on_both
 @places
 @script
 def test_one_of_many_threads_enters_a_with_and_the_others_are_told(place):
@@ -208,8 +216,8 @@ def test_one_of_many_threads_enters_a_with_and_the_others_are_told(place):
         log.append("entered")
         for _ in range(THREADS - 1):
             refused.acquire()
-        yield asyncio.current_task()
-        log.append(asyncio.current_task())
+        yield current_task()
+        log.append(current_task())
 
     def enter():
         try:
@@ -227,6 +235,7 @@ def test_one_of_many_threads_enters_a_with_and_the_others_are_told(place):
             log.clear()
 
 
+@on_both
 @places
 @script
 def test_objects_are_stepped_by_other_threads_than_their_owners(place):
@@ -251,13 +260,14 @@ def test_objects_are_stepped_by_other_threads_than_their_owners(place):
     at_once([partial(getattr(scripts, place), partial(rounds, me)) for me in range(THREADS)])
 
 
+@on_both
 @places
 @script
 def test_a_future_that_many_threads_cancel_is_cancelled_or_has_its_own_value(place):
     @anysync.coroutine
     async def works(value, turns):
         for _ in range(turns):
-            await asyncio.sleep(0)
+            await anyio.sleep(0)
         return value
 
     def calls(me):
@@ -270,13 +280,14 @@ def test_a_future_that_many_threads_cancel_is_cancelled_or_has_its_own_value(pla
                 assert not cancel
             except CancelledError:
                 assert cancel
-        endless = [anysync.wrap_coroutine(asyncio.Event().wait()).submit() for _ in range(10)]
+        endless = [anysync.wrap_coroutine(anyio.sleep_forever()).submit() for _ in range(10)]
         assert [future.cancel() for future in endless] == [True] * 10
         assert works(me, 1).run() == me
 
     at_once([partial(getattr(scripts, place), partial(calls, me)) for me in range(THREADS)])
 
 
+@on_both
 @script
 def test_a_runner_that_is_closed_during_calls_answers_each():
     def calls(me):
@@ -301,6 +312,7 @@ def test_a_runner_that_is_closed_during_calls_answers_each():
         assert threading.active_count() == before
 
 
+@on_both
 @places
 @script
 def test_threads_come_and_go(place):

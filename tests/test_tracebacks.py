@@ -1,12 +1,12 @@
 """Tracebacks: one frame of ours between the caller's and the user's, and nothing of an exception is lost."""
 
-import asyncio
 import os
 import traceback
 
+import anyio
 import pytest
-from places import error_of
-from pytest_marks import every_row, every_step
+from places import error_of, in_async_code
+from pytest_marks import every_row, every_step, on_both
 from steps import ROWS, STEPS, Oops, Stop, bare
 
 import anysync
@@ -20,7 +20,7 @@ suspended_or_not = pytest.mark.parametrize("suspended", [False, True])
 def failing(error, suspended):
     async def fails():
         if suspended:
-            await asyncio.sleep(0)
+            await anyio.sleep(0)
         await innermost(error)  # the user's line
 
     return fails
@@ -35,7 +35,7 @@ def error_in(row, step, fails):
 
 
 def error_in_async_code(step, fails):
-    return error_of(lambda: asyncio.run(vars(bare)[step](fails)))
+    return error_of(lambda: in_async_code(vars(bare)[step], fails))
 
 
 def names_in(error):
@@ -51,6 +51,7 @@ def names_from(step, error):
     return names[len(names) - names[::-1].index(step) - 1 :], ours
 
 
+@on_both
 @every_row
 @every_step
 @suspended_or_not
@@ -64,6 +65,7 @@ def test_a_traceback_has_the_frames_that_it_has_in_async_code_and_one_of_ours(ro
         assert ours <= 1
 
 
+@on_both
 @every_row
 @every_step
 @suspended_or_not
@@ -74,6 +76,7 @@ def test_a_traceback_shows_the_line_of_the_users_await(row, step, suspended):
     assert text.endswith("Oops: message\n")
 
 
+@on_both
 @every_row
 @every_step
 def test_an_exception_that_is_raised_a_hundred_times_grows_as_little_as_python_lets_it(row, step):
@@ -130,6 +133,7 @@ def raising_in_context(inner, error):
     return fails
 
 
+@on_both
 @every_row
 @every_step
 @pytest.mark.parametrize("handling", [False, True])
