@@ -4,9 +4,14 @@ import asyncio
 import logging
 import os
 import threading
+from contextlib import aclosing
 from functools import partial
 
+import anyio
+import loops
 import pytest
+import scripts
+from pytest_marks import on_both
 from scripts import in_loop, script
 
 import anysync
@@ -29,7 +34,9 @@ async def as_coroutine(function):
     return function()
 
 
-hosts = pytest.mark.parametrize("host", ["in_loop", "kept", "background", "runner"])
+HOSTS = ["in_loop", "kept", "background", "runner"]
+WAYS = ["call", "run", "step", "enter"]
+hosts = pytest.mark.parametrize("host", HOSTS)
 
 
 class Warned(logging.Handler):
@@ -56,8 +63,8 @@ class Warned(logging.Handler):
 
     async def wait(self):
         """Wait for the next warning, as for a lock that is held on the blocked loop."""
-        loop, event = asyncio.get_running_loop(), asyncio.Event()
-        self.waiting.append(partial(loop.call_soon_threadsafe, event.set))
+        event = asyncio.Event() if scripts.backend() == "asyncio" else loops.trio().Event()
+        self.waiting.append(partial(loops.post, loops.this_loop(), event.set))
         await event.wait()  # here the call stands
 
     def wait_in_its_thread(self):
@@ -79,8 +86,9 @@ async def inner(warned):
 
 @anysync.generator
 async def items(warned):
-    async for item in inner_items(warned):
-        yield item
+    async with aclosing(inner_items(warned)) as inner:
+        async for item in inner:
+            yield item
 
 
 async def inner_items(warned):
@@ -111,28 +119,38 @@ def enter(warned):
         return entered
 
 
-@hosts
-@pytest.mark.parametrize("way", ["call", "run", "step", "enter"])
+@pytest.mark.parametrize(
+    ("backend", "host", "way"),
+    [
+        *(("asyncio", host, way) for host in HOSTS for way in WAYS),
+        *(("trio", "in_loop", way) for way in WAYS),
+        *(("trio", host, "run") for host in HOSTS if host != "in_loop"),
+    ],
+    indirect=["backend"],
+)
 @script
-def test_the_blocked_loop_the_call_and_both_stacks_are_told(host, way):
+def test_the_blocked_loop_the_call_and_both_stacks_are_told(backend, host, way):
     def block():
-        loops.append(repr(asyncio.get_running_loop()))
+        blocked.append("'trio'" if backend == "trio" else repr(loops.this_loop()))
         return globals()[way](warned)
 
-    loops, warned = [], Warned()
+    blocked, warned = [], Warned()
     anysync.configure(stall_warning=0.01)
     assert globals()[host](block) == "done"
     [message] = warned.messages
     assert warned.levels == {"WARNING"}
-    assert message.startswith(f"the event loop {loops[0]} has been blocked for ")
+    assert message.startswith(f"the event loop {blocked[0]} has been blocked for ")
     names = {"call": "coroutine object waits", "run": "coroutine object waits"}
     names |= {"step": "async_generator object items", "enter": "ContextManager object"}
-    first, blocked = message.split("\nThe loop is blocked here:\n")
+    first, stacks = message.split("\nThe loop is blocked here:\n")
     assert names[way] in first
-    blocked, stands = blocked.split("\nThe call stands here:\n")
-    assert blocked.splitlines()[-2].endswith(f"in {way}")
+    loop, stands = stacks.split("\nThe call stands here:\n")
+    assert loop.splitlines()[-2].endswith(f"in {way}")
     places = [line.rpartition(" in ")[2] for line in stands.splitlines() if line.startswith("  File")]
     outer = {"step": ["items", "inner_items"], "enter": ["__aenter__", "manager"]}.get(way, ["waits"])
+    if backend == "trio":
+        assert places[-2] == "wait_task_rescheduled"
+        del places[-2:]
     assert places == [*outer, "inner", "wait", "wait"]
     assert "await event.wait()  # here the call stands" in stands
     assert "anysync" not in "".join(
@@ -140,6 +158,7 @@ def test_the_blocked_loop_the_call_and_both_stacks_are_told(host, way):
     ).replace(os.path.dirname(__file__), "")  # whatever the checkout is called
 
 
+@on_both
 @hosts
 @script
 def test_a_call_that_keeps_its_thread_busy_is_shown_where_it_is(host):
@@ -155,11 +174,12 @@ def test_a_call_that_keeps_its_thread_busy_is_shown_where_it_is(host):
     assert "event.wait()  # here the thread stands" in stands
 
 
+@on_both
 @script
 def test_each_call_is_told_once():
     async def waits_on():
         await warned.wait()
-        await asyncio.sleep(1)  # time for three more looks
+        await anyio.sleep(1)  # time for three more looks
 
     def block():
         for _ in range(2):
@@ -171,6 +191,7 @@ def test_each_call_is_told_once():
     assert len(warned.messages) == 2
 
 
+@on_both
 @script
 def test_a_loop_that_waits_for_a_blocked_one_is_told_too():
     def block():
@@ -181,7 +202,7 @@ def test_a_loop_that_waits_for_a_blocked_one_is_told_too():
 
     async def both_are_told():
         while not (warned.messages and warned.others):
-            await asyncio.sleep(0.001)  # here the call stands
+            await anyio.sleep(0.001)  # here the call stands
 
     warned = Warned()
     anysync.configure(stall_warning=0.01)
@@ -192,22 +213,24 @@ def test_a_loop_that_waits_for_a_blocked_one_is_told_too():
     assert len(warned.others) == 1
 
 
+@on_both
 @pytest.mark.parametrize("seconds", [None, "inf", 1000])
 @script
 def test_nothing_is_told_unless_asked_for(seconds):
     warned = Warned()
     anysync.configure(stall_warning=seconds and float(seconds))
-    in_loop(lambda: anysync.run(asyncio.sleep(0.6)))  # time for two looks
+    in_loop(lambda: anysync.run(anyio.sleep(0.6)))  # time for two looks
     assert warned.messages == warned.others == []
 
 
+@on_both
 @script
 def test_only_calls_that_block_a_loop_are_told():
     warned = Warned()
     anysync.configure(stall_warning=0.01)
-    anysync.run(asyncio.sleep(0.6))
+    anysync.run(anyio.sleep(0.6))
     with anysync.Runner() as runner:
-        runner.run(asyncio.sleep(0.6))
+        runner.run(anyio.sleep(0.6))
     assert warned.messages == warned.others == []
 
 
@@ -218,7 +241,7 @@ def test_a_loop_in_debug_mode_is_told_without_being_asked(debug):
 
     async def main():
         asyncio.get_running_loop().set_debug(debug)
-        anysync.run(asyncio.sleep(0.6))
+        anysync.run(anyio.sleep(0.6))
 
     _stalls.limit = None  # in these processes the debug mode of -X dev is not to tell
     assert _stalls._IN_DEBUG_MODE == 5
@@ -228,26 +251,7 @@ def test_a_loop_in_debug_mode_is_told_without_being_asked(debug):
     assert len(warned.others) == debug
 
 
-@script
-def test_a_loop_of_trio_is_told_too():
-    import trio
-
-    async def waits_on_trio():
-        event, token = trio.Event(), trio.lowlevel.current_trio_token()
-        warned.waiting.append(lambda: token.run_sync_soon(event.set))
-        await event.wait()  # here the call stands
-
-    async def main():
-        return anysync.run(waits_on_trio())
-
-    warned = Warned()
-    anysync.configure(stall_warning=0.01)
-    trio.run(main)
-    [message] = warned.messages
-    assert message.startswith("the event loop 'trio' has been blocked for ")
-    assert "coroutine object test_a_loop_of_trio_is_told_too.<locals>.waits_on_trio" in message
-
-
+@on_both
 @script
 def test_what_was_kept_of_a_call_for_its_warning_is_let_go():
     import gc
