@@ -1,6 +1,5 @@
 """Threads that wait cost nothing, starve nobody, and wake up, however long they look before they park."""
 
-import asyncio
 import os
 import signal
 import sys
@@ -9,8 +8,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import anyio
 import pytest
 import scripts
+from loops import shielded
+from pytest_marks import on_both
 from scripts import in_loop, python, raised, script, send_after, suspended
 
 import anysync
@@ -33,7 +35,7 @@ async def give(value):
 
 @anysync.coroutine
 async def give_later(value):
-    await asyncio.sleep(0)
+    await anyio.sleep(0)
     return value
 
 
@@ -41,15 +43,15 @@ async def give_later(value):
 async def numbers():
     for number in range(3):
         yield number
-        await asyncio.sleep(0)
+        await anyio.sleep(0)
 
 
 @anysync.contextmanager
 async def manager():
-    task = asyncio.create_task(asyncio.Event().wait())
-    yield "entered"
-    task.cancel()
-    await asyncio.wait([task])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.sleep_forever)
+        yield "entered"
+        tasks.cancel_scope.cancel()
 
 
 def call_all_ways():
@@ -70,6 +72,7 @@ def busy(wait):
     return (time.process_time() - start_busy) / (time.perf_counter() - start)
 
 
+@on_both
 @script
 def test_parked_threads_cost_nothing():
     def use():
@@ -86,12 +89,13 @@ def test_parked_threads_cost_nothing():
         assert busy(partial(threading.Event().wait, 1)) < 0.05
 
 
+@on_both
 @places
 @script
 def test_waiting_for_a_coroutine_costs_nothing(place):
     def wait():
         give(1).run()
-        anysync.run(asyncio.sleep(1))
+        anysync.run(anyio.sleep(1))
 
     getattr(scripts, place)(wait)
     assert busy(partial(getattr(scripts, place), wait)) < 0.05
@@ -112,6 +116,7 @@ def test_what_is_no_number_of_microseconds_is_refused(spin, monkeypatch):
     assert python(program) == ["True"]
 
 
+@on_both
 @spins
 @places
 @script
@@ -120,6 +125,7 @@ def test_calls_of_all_kinds(spin, place):
         getattr(scripts, place)(call_all_ways)
 
 
+@on_both
 @spins
 @places
 @script
@@ -133,6 +139,7 @@ def test_calls_of_many_threads(spin, place):
         list(pool.map(lambda me: getattr(scripts, place)(partial(calls, me)), range(8)))
 
 
+@on_both
 @spins
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no system call for it")
 @script
@@ -151,25 +158,27 @@ def test_calls_in_a_loop_on_one_processor(spin):
 
 async def tick(times, done):
     for _ in range(times):
-        await asyncio.sleep(0.001)
+        await anyio.sleep(0.001)
     done.set()
 
 
 async def echo(times, done):
     """Send a line there and back, with nothing but descriptors to wait for."""
 
-    async def answer(reader, writer):
-        while line := await reader.readline():
-            writer.write(line)
-        writer.close()
+    async def answer(stream):
+        async with stream:
+            async for line in stream:
+                await stream.send(line)
 
-    async with await asyncio.start_server(answer, "127.0.0.1") as server:
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        for n in range(times):
-            writer.write(b"%d\n" % n)
-            assert await reader.readline() == b"%d\n" % n
-        writer.close()
-        await writer.wait_closed()
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, answer)
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+            for n in range(times):
+                await stream.send(b"%d\n" % n)
+                assert await stream.receive() == b"%d\n" % n
+        tasks.cancel_scope.cancel()
     done.set()
 
 
@@ -186,11 +195,18 @@ def submit_them(stop):
         futures[0].result()
 
 
-@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("crowd", ["run_them", "submit_them"])
-@pytest.mark.parametrize(("work", "spin"), [("tick", "50"), ("echo", "0"), ("echo", "50")], indirect=["spin"])
+@pytest.mark.parametrize(
+    ("backend", "work", "spin", "threads"),
+    [
+        *(("asyncio", "tick", "50", 1), ("asyncio", "tick", "50", 3)),
+        *(("asyncio", "echo", spin, threads) for spin in ("0", "50") for threads in (1, 3)),
+        *(("trio", "tick", "50", 3), ("trio", "echo", "0", 1), ("trio", "echo", "50", 3)),
+    ],
+    indirect=["backend", "spin"],
+)
 @script
-def test_what_lives_on_the_background_loop_goes_on_while_a_crowd_calls(work, spin, crowd, threads):
+def test_what_lives_on_the_background_loop_goes_on_while_a_crowd_calls(backend, work, spin, crowd, threads):
     """The crowd goes home when it is done, and so never if it was starved."""
     done = threading.Event()
     in_loop(lambda: anysync.wrap_coroutine(globals()[work](50, done)).submit())
@@ -199,6 +215,7 @@ def test_what_lives_on_the_background_loop_goes_on_while_a_crowd_calls(work, spi
             pool.submit(in_loop, partial(globals()[crowd], done))
 
 
+@on_both
 @spins
 @script
 def test_a_long_look_puts_off_timers_and_descriptors_but_does_not_forget_them(spin):
@@ -212,6 +229,7 @@ def test_a_long_look_puts_off_timers_and_descriptors_but_does_not_forget_them(sp
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="os.kill sends no SIGINT on Windows")
+@on_both
 @spins
 @pytest.mark.parametrize("asleep", [False, True])
 @script
@@ -220,7 +238,7 @@ def test_ctrl_c_reaches_who_waits_in_a_loop(spin, asleep):
         try:
             await suspended(event)
         finally:
-            await asyncio.sleep(0)
+            await shielded(anyio.sleep, 0)
             log.append("clean")
 
     def call():
