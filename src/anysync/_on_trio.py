@@ -19,6 +19,7 @@ import sniffio
 import trio
 from trio._core._run import GLOBAL_RUN_CONTEXT, setup_runner, unrolled_run
 
+from ._calls import keep_for_good
 from ._core import LoopState, Mailbox, thread
 from ._trio_tasks import HomeOnTrio as HomeOnTrio, LoopOnTrio, TrioSession as TrioSession
 
@@ -139,11 +140,12 @@ class TrioLoop(LoopOnTrio):
             if not self._closing:
                 main: Any = self._runner.main_task_outcome
                 raise _end_of_run(getattr(main, "error", None)) from None
-        except trio.TrioInternalError as error:
-            self._closed = True
-            raise _end_of_run(error) from error.__cause__
-        except BaseException:  # as it ends
+        except BaseException as error:
             self._closed = self._turns.gi_frame is None
+            if self._closed:  # there may be tasks, which complain if they are collected
+                keep_for_good(self._runner)
+            if isinstance(error, trio.TrioInternalError):
+                raise _end_of_run(error) from error.__cause__
             raise
 
     def _call_back(self) -> None:

@@ -2,6 +2,7 @@
 
 from asyncio import CancelledError
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
@@ -28,7 +29,7 @@ class LoopOnTrio:
     def call_later(self, delay: float, callback: Callable[[], object]) -> "TrioTimer":
         """Call back after so many seconds, unless what is returned is cancelled before."""
         timer = TrioTimer(self, callback)
-        self.create_task(timer.wait(delay), context=Context())
+        self.call_soon(timer.start, delay, context=Context())
         return timer
 
     def create_task(self, coro: Coroutine[Any, Any, Any], *, context: Context) -> "TrioTask":
@@ -156,13 +157,18 @@ class TrioTimer:
         self._callback: Callable[[], object] | None = callback
         self._waiting: trio.lowlevel.Task | None = None
 
-    async def wait(self, delay: float) -> None:
+    def start(self, delay: float) -> None:
+        if self._callback is not None:
+            with suppress(RuntimeError):  # the run ends
+                spawn_system_task(self._wait, delay, context=Context())
+
+    async def _wait(self, delay: float) -> None:
         with trio.move_on_after(delay):
             if self._callback is not None:
                 self._waiting = current_task()
                 await wait_task_rescheduled(self._abort)
         if self._callback is not None:
-            self._callback()
+            self._loop.call_soon(self._callback, context=Context())
 
     def _abort(self, _: object) -> Abort:
         self._waiting = None
