@@ -197,9 +197,8 @@ def quick_loops() -> None:
 
 def backend() -> str:
     """Return what is configured, and what loops here are of."""
-    from anysync._host import process
-
-    return process.backend
+    module: Any = sys.modules.get("anysync._process")  # it is imported by the first use, and gone at the end
+    return module.process.backend if module is not None else "asyncio"
 
 
 def in_loop(function: Callable[[], Any]) -> Any:
@@ -230,9 +229,8 @@ def in_trio(function: Callable[[], Any]) -> Any:
             return function()
         finally:
             with suppress(ValueError):  # not the main thread
-                signal.set_wakeup_fd(
-                    -1
-                )  # trio closes its end first, and a signal meanwhile would be complained of
+                # trio closes its end first, and a signal meanwhile would be complained of
+                signal.set_wakeup_fd(-1)
 
     before = signal.getsignal(signal.SIGINT)
     set_handler(signal.SIG_IGN)  # trio replaces Python's own only

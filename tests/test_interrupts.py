@@ -640,7 +640,7 @@ def loop_files():
     ("backend", "use"),
     [
         *(("asyncio", use) for use in ("run_it", "run_it_in_time", "iterate_over_it", "enter_it")),
-        *(("trio", use) for use in ("run_it_in_time", "enter_it")),
+        *(("trio", use) for use in ("run_it", "run_it_in_time")),
     ],
     indirect=["backend"],
 )

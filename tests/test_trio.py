@@ -71,6 +71,7 @@ def test_what_a_signal_handler_raises_comes_up_and_calls_go_on():
         raise Alarm
 
     async def busy():
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
         while True:
             await trio.sleep(0)
 
@@ -78,7 +79,6 @@ def test_what_a_signal_handler_raises_comes_up_and_calls_go_on():
     signal.signal(signal.SIGALRM, handler)
     works().run()
     for _ in range(30):
-        signal.setitimer(signal.ITIMER_REAL, 0.01)
         assert type(raised(lambda: anysync.run(busy()))) is Alarm
         assert works().run() == "trio"
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
