@@ -140,7 +140,8 @@ class KeptHost(Drive, Host):
                 try:
                     driving = driving or self.try_to_drive() or (turn is not None and turn.promoted)
                     if not driving:
-                        turn = turn or self._queue_up(call)
+                        turn = turn or _Turn()  # before it is in the queue: an interrupt may come at any line
+                        self._queue_up(turn, call)
                         driving = not self.loop.is_closed() and self._follow(turn)
                     if driving:
                         if not begun:
@@ -232,15 +233,14 @@ class KeptHost(Drive, Host):
         if self.own_loop is not None:
             self.own_loop.shut()
 
-    def _queue_up(self, call: BaseCall | None = None) -> _Turn:
+    def _queue_up(self, turn: _Turn, call: BaseCall | None = None) -> None:
         """Ask whoever drives to serve `call`, or to make way if it is the helper."""
-        turn = _Turn()
         if call is not None:
             call.on_done = partial(self._served, turn)
-        self.followers.append(turn)
+        if turn not in self.followers:  # else an interrupt has come before
+            self.followers.append(turn)
         with suppress(RuntimeError):  # closed just now
             self.loop.call_soon_threadsafe(self._serve, call)
-        return turn
 
     def _serve(self, call: BaseCall | None) -> None:
         if self._helping:
@@ -378,7 +378,8 @@ class KeptHost(Drive, Host):
             return
         self.gone = "the thread that this object lived on has ended, and its event loop with it"
         if not self.try_to_drive():
-            turn = self._queue_up()
+            turn = _Turn()
+            self._queue_up(turn)
             if process.exiting and not self._take_from_daemon(turn):
                 keep_for_good(self)
                 if self._helper is not None:
