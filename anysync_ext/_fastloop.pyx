@@ -305,8 +305,8 @@ cdef class Step(BaseCall):
     cpdef cancel(self):
         if self.result is not None:
             return
-        if self.begun and self.session.task is not None:
-            self.cancelled = True
+        if self.session.task is not None and (self.begun or self.last):
+            self.cancelled = self.begun  # else the last step, which must be taken, finds its task cancelled
             self.session.task.cancel()
         else:
             self.abort(CancelledError())

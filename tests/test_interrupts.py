@@ -22,6 +22,7 @@ from pytest_marks import on_asyncio, on_both
 from scripts import backend, in_loop, raised, script, send_after, suspended
 
 import anysync
+from anysync._hosts import here
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="os.kill sends no SIGINT on Windows"),
@@ -635,12 +636,94 @@ def loop_files():
     return asyncio.events.__file__, asyncio.base_events.__file__
 
 
+@pytest.mark.parametrize("ending", ["leave", "close"])
+@script
+def test_ctrl_c_while_the_last_step_waits_for_the_helper_does_not_prevent_it(ending):
+    async def block():
+        blocks.set()
+        assert go_on.wait(scripts.WATCHDOG)
+
+    async def lives():
+        leave_behind(block)
+        try:
+            yield
+        except cancel():
+            log.append("cancelled")
+            raise
+        finally:
+            log.append("clean")
+            await shielded(anyio.sleep, 0)
+
+    def interrupt():
+        blocks.wait()
+        while not host.followers:
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def handler(*_):
+        go_on.set()
+        raise KeyboardInterrupt
+
+    def use():
+        if ending == "leave":
+            with anysync.contextmanager(lives)():
+                blocks.wait()
+        else:
+            generator = anysync.generator(lives)()
+            next(generator)
+            blocks.wait()
+            generator.close()
+
+    log, blocks, go_on = [], threading.Event(), threading.Event()
+    signal.signal(signal.SIGINT, handler)
+    works().run()
+    host = here()
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    assert isinstance(raised(use), KeyboardInterrupt)
+    thread.join()
+    assert log == (["cancelled", "clean"] if ending == "leave" else ["clean"])
+    assert works().run() == 1
+
+
+@script
+def test_an_interrupt_just_as_a_step_queues_up_for_the_loop_loses_nobodys_turn():
+    class Interrupted(deque):
+        def append(self, turn):
+            super().append(turn)
+            if not go_on.is_set():
+                go_on.set()
+                raise KeyboardInterrupt
+
+    async def block():
+        blocks.set()
+        assert go_on.wait(scripts.WATCHDOG)
+
+    @anysync.generator
+    async def lives():
+        leave_behind(block)
+        try:
+            yield 1
+            yield 2
+        finally:
+            log.append("clean")
+
+    log, blocks, go_on = [], threading.Event(), threading.Event()
+    works().run()
+    here().followers = Interrupted()
+    generator = lives()
+    assert next(generator) == 1
+    blocks.wait()
+    assert isinstance(raised(generator.close), KeyboardInterrupt)
+    assert (log, works().run()) == (["clean"], 1)
+
+
 @eager
 @pytest.mark.parametrize(
     ("backend", "use"),
     [
         *(("asyncio", use) for use in ("run_it", "run_it_in_time", "iterate_over_it", "enter_it")),
-        *(("trio", use) for use in ("run_it", "run_it_in_time")),
+        *(("trio", use) for use in ("run_it", "run_it_in_time", "enter_it")),
     ],
     indirect=["backend"],
 )

@@ -331,8 +331,8 @@ class Step(BaseCall):
     def cancel(self) -> None:
         if self.result is not None:
             return
-        if self.begun and self.session.task is not None:
-            self.cancelled = True
+        if self.session.task is not None and (self.begun or self.last):
+            self.cancelled = self.begun  # else the last step, which must be taken, finds its task cancelled
             self.session.task.cancel()
         else:
             self.abort(CancelledError())
