@@ -19,7 +19,12 @@ import anysync
 
 places = pytest.mark.parametrize("place", ["plainly", "in_loop"])
 #: in microseconds: never, as long as usual, for very long
-spins = pytest.mark.parametrize("spin", ["0", "50", "1000000"], indirect=True)
+SPINS = [("asyncio", "0"), ("asyncio", "50"), ("asyncio", "1000000"), ("trio", "0"), ("trio", "1000000")]
+
+
+def spins(test):
+    """Run a scenario on both backends, with several times to look."""
+    return on_both(pytest.mark.parametrize(("backend", "spin"), SPINS, indirect=True)(test))
 
 
 @pytest.fixture
@@ -116,7 +121,6 @@ def test_what_is_no_number_of_microseconds_is_refused(spin, monkeypatch):
     assert python(program) == ["True"]
 
 
-@on_both
 @spins
 @places
 @script
@@ -125,7 +129,6 @@ def test_calls_of_all_kinds(spin, place):
         getattr(scripts, place)(call_all_ways)
 
 
-@on_both
 @spins
 @places
 @script
@@ -139,7 +142,6 @@ def test_calls_of_many_threads(spin, place):
         list(pool.map(lambda me: getattr(scripts, place)(partial(calls, me)), range(8)))
 
 
-@on_both
 @spins
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no system call for it")
 @script
@@ -215,7 +217,6 @@ def test_what_lives_on_the_background_loop_goes_on_while_a_crowd_calls(backend, 
             pool.submit(in_loop, partial(globals()[crowd], done))
 
 
-@on_both
 @spins
 @script
 def test_a_long_look_puts_off_timers_and_descriptors_but_does_not_forget_them(spin):
@@ -229,7 +230,6 @@ def test_a_long_look_puts_off_timers_and_descriptors_but_does_not_forget_them(sp
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="os.kill sends no SIGINT on Windows")
-@on_both
 @spins
 @pytest.mark.parametrize("asleep", [False, True])
 @script
