@@ -2,6 +2,7 @@
 
 A new process spends most of its time on imports. A forked one has a single thread too, and ends in the same
 way, but that garbage collection does not look through what was imported: `gc.unfreeze()` brings that back.
+The allocators of Python's development mode, which take time, are left to runs of the tests in that mode.
 """
 
 import gc
@@ -24,6 +25,7 @@ class ForkServer:
         with theirs:
             self._process = subprocess.Popen(
                 [*command, "--serve", str(theirs.fileno()), *imports],
+                env=os.environ | ({} if sys.flags.dev_mode else {"PYTHONMALLOC": "pymalloc"}),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
