@@ -190,6 +190,12 @@ def _nothing_suppressed() -> bool:
 
 def keep_for_good(thing: object) -> None:
     """Take a reference that is never given back, so that not even interpreter exit collects `thing`."""
-    import ctypes  # only a forked child needs it
+    import ctypes  # which is seldom needed
 
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+    if hasattr(ctypes, "pythonapi"):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+    else:  # PyPy, whose exit collects nothing
+        _kept.append(thing)
+
+
+_kept: list[object] = []
