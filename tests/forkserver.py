@@ -25,7 +25,7 @@ class ForkServer:
         with theirs:
             self._process = subprocess.Popen(
                 [*command, "--serve", str(theirs.fileno()), *imports],
-                env=os.environ | ({} if sys.flags.dev_mode else {"PYTHONMALLOC": "pymalloc"}),
+                env=({} if sys.flags.dev_mode else {"PYTHONMALLOC": "pymalloc"}) | os.environ,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
