@@ -25,7 +25,7 @@ class ForkServer:
         with theirs:
             self._process = subprocess.Popen(
                 [*command, "--serve", str(theirs.fileno()), *imports],
-                env=({} if sys.flags.dev_mode else {"PYTHONMALLOC": "pymalloc"}) | os.environ,
+                env=({} if sys.flags.dev_mode else {"PYTHONMALLOC": "default"}) | os.environ,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
