@@ -22,6 +22,7 @@ from pytest_marks import on_asyncio, on_both
 from scripts import backend, in_loop, raised, script, send_after, suspended
 
 import anysync
+from anysync._core import importing
 from anysync._hosts import here
 
 pytestmark = [
@@ -634,6 +635,29 @@ def loop_files():
 
         return os.path.dirname(_core.__file__)
     return asyncio.events.__file__, asyncio.base_events.__file__
+
+
+@script
+def test_a_signal_handler_may_wait_for_calls_of_other_threads_while_the_main_thread_imports():
+    """Only the first use imports, and takes a lock for that."""
+
+    async def item():
+        yield 1
+
+    def call_in_all_ways():
+        anysync.configure(backend=backend())
+        with anysync.contextmanager(item)() as one:
+            results.extend([one, *anysync.generator(item)(), works().run(), works().submit().result()])
+            results.append(runner.run(works()))
+
+    results = []
+    with anysync.Runner() as runner:
+        in_loop(call_in_all_ways)
+        with importing:
+            thread = threading.Thread(target=lambda: (call_in_all_ways(), in_loop(call_in_all_ways)))
+            thread.start()
+            thread.join()
+    assert results == [1] * 15
 
 
 @pytest.mark.parametrize("ending", ["leave", "close"])

@@ -32,9 +32,15 @@ R = TypeVar("R")
 
 def the_process() -> "Process":
     """Return what this process has of ours; asyncio is imported with the first use, not with anysync."""
-    with importing:
-        from ._hosts import process
-    return process
+    global _process
+    if _process is None:  # else without the lock: a signal handler that breaks in may wait for who wants it
+        with importing:
+            from ._hosts import process
+        _process = process
+    return _process
+
+
+_process: "Process | None" = None
 
 
 def here(backend: str | None = None) -> "Host":  # noqa: F811
