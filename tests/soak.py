@@ -127,11 +127,12 @@ class Soak:
             self.barrier.wait()
 
     def watched(self, function: Callable[[], object]) -> None:
-        """Call the function, and keep what it raises for the report."""
+        """Call the function; print what it raises, and count that."""
         try:
             function()
         except BaseException:
             self.errors.put(traceback.format_exc())
+            traceback.print_exc(file=sys.stdout)
 
     def on_signal(self, *_: object) -> None:
         job = Job()
@@ -199,8 +200,6 @@ class Soak:
 
     def judge(self, start: dict[str, int], end: dict[str, int]) -> bool:
         well = self.errors.empty()
-        while not self.errors.empty():
-            print(self.errors.get())
         for name, spare in {"threads": 4, "descriptors": 16, "tasks": 0}.items():
             if end[name] > start[name] + spare:
                 print(f"{name} have grown")

@@ -460,6 +460,7 @@ def test_a_fork_while_another_thread_holds_the_lock_that_threads_are_started_und
     from anysync._process import process
 
     process.starting = pausing = Pausing(process.starting)
+    process.runners.setdefault = lambda runner, lock: pausing
     assert fork_while_paused(pausing, globals()[work], everything_works_everywhere) == [1]
 
 

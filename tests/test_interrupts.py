@@ -24,6 +24,7 @@ from scripts import backend, in_loop, raised, script, send_after, suspended
 import anysync
 from anysync._core import importing
 from anysync._hosts import here
+from anysync._process import process
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="os.kill sends no SIGINT on Windows"),
@@ -638,8 +639,8 @@ def loop_files():
 
 
 @script
-def test_a_signal_handler_may_wait_for_calls_of_other_threads_while_the_main_thread_imports():
-    """Only the first use imports, and takes a lock for that."""
+def test_a_signal_handler_may_wait_for_other_threads_while_the_main_thread_imports_or_starts_a_thread():
+    """Only the first use takes the locks of that."""
 
     async def item():
         yield 1
@@ -649,11 +650,13 @@ def test_a_signal_handler_may_wait_for_calls_of_other_threads_while_the_main_thr
         with anysync.contextmanager(item)() as one:
             results.extend([one, *anysync.generator(item)(), works().run(), works().submit().result()])
             results.append(runner.run(works()))
+        with anysync.Runner() as own:
+            own.run(works())
 
     results = []
     with anysync.Runner() as runner:
         in_loop(call_in_all_ways)
-        with importing:
+        with importing, process.starting, runner._lock():
             thread = threading.Thread(target=lambda: (call_in_all_ways(), in_loop(call_in_all_ways)))
             thread.start()
             thread.join()

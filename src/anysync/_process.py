@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ._host import Host
     from ._kept_host import KeptHost
     from ._on_asyncio import Loop
+    from ._runner import Runner
     from ._thread_host import ThreadHost
 
 
@@ -56,8 +57,10 @@ class Process:
         self.spare: list[Loop] = []
         #: hosts whose thread has been made, and has not begun to serve
         self.newborn: set[ThreadHost] = set()
-        #: held to start a thread; reentrant, since garbage collection may come back here
+        #: held to start a background thread; reentrant, since garbage collection may come back here
         self.starting = threading.RLock()
+        #: those that are held to start the thread of a runner, or to close it
+        self.runners: weakref.WeakKeyDictionary[Runner, threading.RLock] = weakref.WeakKeyDictionary()
 
     def busy(self) -> "KeptHost | None":
         """Return the kept host that this thread is driving; forget one that an interrupt left marked."""

@@ -1,6 +1,7 @@
 """`Runner`, a private loop on a thread of its own, and `configure`, the defaults for every loop."""
 
 import sys
+from _thread import RLock
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
@@ -106,9 +107,7 @@ class Runner:
 
         Calls that are under way raise `RuntimeError`, and so does every later use.
         """
-        process = the_process()
-
-        with process.starting:  # who is starting the thread now, finishes first
+        with self._lock():  # who is starting the thread now, finishes first
             self._closed = True
             host = self._host
         if host is not None:
@@ -130,6 +129,10 @@ class Runner:
             coro.close()
             raise
 
+    def _lock(self) -> "RLock":
+        # none for all runners: a signal handler that breaks in may wait for who wants another one
+        return the_process().runners.setdefault(self, RLock())
+
     def _live(self) -> "ThreadHost":
         process = the_process()
         from ._thread_host import ThreadHost
@@ -137,7 +140,7 @@ class Runner:
         host = self._host
         if host is not None and host.gone is None and not self._closed:
             return host  # without the lock: who holds it may be interrupted by a signal handler that waits
-        with process.starting:
+        with self._lock():
             if self._closed:
                 raise RuntimeError("the runner has been closed")
             if self._host is None or self._host.gone is not None:  # gone with a fork
