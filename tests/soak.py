@@ -131,8 +131,9 @@ class Soak:
         try:
             function()
         except BaseException:
-            self.errors.put(traceback.format_exc())
-            traceback.print_exc(file=sys.stdout)
+            error = traceback.format_exc()
+            self.errors.put(error)
+            print(error, flush=True)
 
     def on_signal(self, *_: object) -> None:
         job = Job()

@@ -73,6 +73,8 @@ def test_a_crowd_that_calls_in_all_ways_at_once(seed, backend):
     for thread in threading.enumerate():
         if not thread.name.startswith(("MainThread", "anysync background", "Trio thread")):
             thread.join()  # it is about to end, or the watchdog tells where it is
+    names = {thread.name for thread in threading.enumerate() if not thread.name.startswith("Trio thread")}
+    assert names <= {"MainThread", "anysync background"}
     assert in_loop(lambda: anysync.run(tasks(), backend=backend)) == 0
 
 

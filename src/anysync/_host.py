@@ -12,12 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._calls import Call, Session, keep_for_good, see_through
-from ._core import (
-    BaseCall,
-    Latch,
-    drop_frame,
-    importing,
-)
+from ._core import BaseCall, Latch, drop_frame, importing
 from ._on_asyncio import Loop
 from ._process import keep_task, process
 
