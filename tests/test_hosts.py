@@ -462,3 +462,17 @@ def test_callbacks_of_a_future_that_is_cancelled_while_it_is_told_are_called_onc
         assert called.get(timeout=30) is future
         assert future.cancelled()
     assert called.empty()
+
+
+@on_both
+def test_a_future_whose_lock_is_held_is_known_to_a_fork():
+    """Which makes the lock anew in the child."""
+    known, released = [], threading.Event()
+    with anysync.Runner() as runner:
+        future = runner.submit(two_when(released))
+        futures, release = runner._host.futures, future._condition.release
+        future._condition.release = lambda: (known.append(future in futures.values()), release())
+        released.set()
+        assert future.result(30) == 2
+        runner.run(anyio.sleep(0))
+    assert known == [True]

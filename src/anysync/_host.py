@@ -104,7 +104,7 @@ class Host:
         try:
             if not held or ours._waiters:  # which have locks of their own
                 with suppress(RuntimeError):  # no thread can start
-                    start(new_thread("anysync teller", partial(self._tell, call, future)))
+                    start(new_thread("anysync teller", partial(self._tell_at_last, call, future)))
                     return
             if held and not future.cancelled():  # else who has cancelled it calls back
                 callbacks, ours._done_callbacks = ours._done_callbacks, callbacks
@@ -112,6 +112,7 @@ class Host:
         finally:
             if held:
                 ours._condition.release()
+        self.futures.pop(call, None)  # not while the lock is held: a fork would leave it so in the child
         if callbacks:
             ours._done_callbacks = callbacks
             ours._invoke_callbacks()
@@ -130,6 +131,10 @@ class Host:
         else:
             if future.set_running_or_notify_cancel():
                 future.set_result(value)
+
+    def _tell_at_last(self, call: Call, future: "Future[Any]") -> None:
+        try:
+            self._tell(call, future)
         finally:
             self.futures.pop(call, None)
 
