@@ -6,10 +6,10 @@ import pytest
 from places import in_loop, in_thread, in_with, inline, nested, nested_in_with, plain
 from steps import ROWS, STEPS
 
+GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 #: Where what one thread made, and another let go of, dies when the first gets to it, and no sooner.
 dies_at_once = pytest.mark.skipif(
-    not getattr(sys, "_is_gil_enabled", lambda: True)(),
-    reason="free-threaded Python counts other threads' references later",
+    not GIL, reason="free-threaded Python counts other threads' references later"
 )
 
 on_both = pytest.mark.usefixtures("backend")
