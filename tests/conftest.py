@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from scripts import threads_since
 
 import anysync
 from anysync import core
@@ -49,13 +50,8 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def no_thread_left() -> Iterator[None]:
     """Fail a test that leaves a thread behind, but for the background ones and those that trio keeps."""
-    before = set(threading.enumerate())
+    before = threading.enumerate()
     yield
-    left = {
-        thread
-        for thread in set(threading.enumerate()) - before
-        if not thread.name.startswith(("anysync background", "anysync helper", "Trio thread"))
-    }
-    for thread in left:
-        thread.join(5)
-    assert not [thread for thread in left if thread.is_alive()]
+    kept = "anysync background", "anysync helper", "Trio thread"
+    before += [thread for thread in threading.enumerate() if thread.name.startswith(kept)]
+    assert threads_since(before) == []

@@ -37,7 +37,7 @@ from crowd import (
 )
 from hypothesis import HealthCheck, Phase, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
-from scripts import in_loop, quick_loops
+from scripts import in_loop, quick_loops, threads_since
 
 import anysync
 from anysync._process import process
@@ -138,7 +138,7 @@ class Model(RuleBasedStateMachine):
         super().__init__()
         faulthandler.dump_traceback_later(2 * PATIENCE, exit=True)
         in_loop(lambda: anysync.run(anyio.sleep(0), backend=process.backend))
-        self.threads = set(threading.enumerate())
+        self.threads = threading.enumerate()
         self.actors = [Actor(place) for place in PLACES]
         self.jobs: list[Job] = []
         self.coros: list[Any] = []
@@ -477,12 +477,8 @@ class Model(RuleBasedStateMachine):
             assert inspect.getcoroutinestate(coro.coro) == inspect.CORO_CLOSED
         for told, future in self.told:
             assert told == [future]
-        left = {
-            one for one in threading.enumerate() if one not in self.threads and "Trio thread" not in one.name
-        }
-        for thread in left:
-            thread.join(PATIENCE)
-        assert not [thread for thread in left if thread.is_alive()]
+        trios = [thread for thread in threading.enumerate() if "Trio thread" in thread.name]
+        assert threads_since([*self.threads, *trios]) == []
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import textwrap
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import CodeType
@@ -257,6 +257,14 @@ async def suspended(event: threading.Event) -> None:
 
     loops.call_soon(event.set)
     await anyio.Event().wait()
+
+
+def threads_since(before: Iterable[threading.Thread]) -> list[threading.Thread]:
+    """Return the threads that were not there before and do not end: what ends is there a moment longer."""
+    since = [thread for thread in threading.enumerate() if thread not in before]
+    for thread in since:
+        thread.join(5)
+    return [thread for thread in since if thread.is_alive()]
 
 
 def send_after(

@@ -802,6 +802,8 @@ for factory in None, asyncio.SelectorEventLoop:
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
+for thread in set(threading.enumerate()) - {threading.main_thread()}:
+    thread.join(5)  # it may be at its very end
 print(len(threading.enumerate()))
 """
 

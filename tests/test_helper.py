@@ -15,6 +15,7 @@ import pytest
 from loops import CANCELS, current_task, enter_either, leave_behind, own_timeout, post, shielded, this_loop
 from places import in_loop, plain
 from pytest_marks import on_asyncio, on_both
+from scripts import threads_since
 from worlds import both_worlds
 
 from anysync import AnySyncContextManager, Runner, contextmanager, coroutine, generator, run
@@ -526,7 +527,7 @@ def test_a_thread_that_has_ended_leaves_no_thread_behind(use: Callable[[], None]
     before, worker = threading.enumerate(), Worker()
     worker(use)
     worker.end()
-    assert [thread for thread in threading.enumerate() if thread not in before] == []
+    assert threads_since(before) == []
 
 
 def test_what_is_open_is_closed_in_its_own_task_when_its_thread_ends() -> None:

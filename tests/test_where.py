@@ -13,7 +13,7 @@ import trio
 from loops import CANCELS, call_soon, leave_behind, post, shielded, this_loop
 from places import error_of, in_async_code, in_loop, in_thread, nested, plain
 from pytest_marks import on_asyncio, on_both
-from scripts import python
+from scripts import python, threads_since
 
 import anysync
 from anysync import AnySyncCoroutine
@@ -564,13 +564,13 @@ def test_many_short_threads_leave_nothing_behind(use):
         use()
 
     in_loop(who().run)
-    before, threads = descriptors(), set(threading.enumerate())
+    before, threads = descriptors(), threading.enumerate()
     for _ in range(100):
         thread = threading.Thread(target=call)
         thread.start()
         thread.join()
     assert descriptors() <= before  # what earlier tests have left may be collected meanwhile
-    assert set(threading.enumerate()) <= threads
+    assert threads_since(threads) == []
     assert len(log) == len(tasks) == 100
 
 
