@@ -9,9 +9,10 @@ import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial, wraps
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pytest
+import sniffio
 
 from anysync import (
     AnySyncContextManager,
@@ -286,6 +287,55 @@ def test_the_iterator_decorator_wants_an_async_iterator_at_the_call() -> None:
 )
 def test_a_function_decorated_already_is_returned_as_it_is(decorator: Any, decorated: object) -> None:
     assert decorator(decorated) is decorated
+
+
+@anysync
+async def here() -> str:
+    return sniffio.current_async_library()
+
+
+@anysync
+async def here_in_a_generator() -> AsyncIterator[str]:
+    yield sniffio.current_async_library()
+
+
+@contextmanager
+async def here_in_a_manager() -> AsyncIterator[str]:
+    yield sniffio.current_async_library()
+
+
+class Placed:
+    @anysync
+    async def here(self) -> str:
+        return sniffio.current_async_library()
+
+
+@pytest.mark.parametrize("decorator", [anysync, coroutine])
+def test_a_backend_counts_for_a_coroutine_function_decorated_already(decorator: Any) -> None:
+    for function in (here, Placed().here):
+        assert decorator(backend="trio")(function)().run() == "trio"
+        assert decorator(backend="asyncio")(decorator(backend="trio")(function))().run() == "asyncio"
+    assert here().run() == "asyncio"
+
+
+@pytest.mark.parametrize("decorator", [anysync, generator, iterator])
+def test_a_backend_counts_for_a_generator_function_decorated_already(decorator: Any) -> None:
+    again = decorator(backend="trio")(here_in_a_generator)
+    assert [*again()] == ["trio"]
+    assert [*decorator(backend="asyncio")(again)()] == [*here_in_a_generator()] == ["asyncio"]
+
+
+@pytest.mark.parametrize("decorator", [anysync, contextmanager])
+def test_a_backend_counts_for_a_context_manager_decorated_already(decorator: Any) -> None:
+    again = decorator(backend="trio")(here_in_a_manager)
+    with again() as on_trio, here_in_a_manager() as as_before:
+        assert (on_trio, as_before) == ("trio", "asyncio")
+
+    async def enter() -> str:
+        async with again() as library:
+            return cast("str", library)
+
+    assert asyncio.run(enter()) == "asyncio"
 
 
 def test_a_decorated_bound_method_is_returned_as_it_is() -> None:

@@ -60,7 +60,7 @@ _COROUTINE = "a coroutine function (`async def`)"
 _GENERATOR = "an async generator function (`async def` with `yield`)"
 
 #: Which decorator made a function: its code tells, where an attribute would be copied by `functools.wraps`.
-_made_by: dict[CodeType, str] = {}
+_made_by: dict[CodeType, Callable[..., Any]] = {}
 
 
 @overload
@@ -75,14 +75,16 @@ def anysync(func: Any = _NOT_YET, *, backend: str | None = None) -> Any:
     """Make an async function callable from both worlds.
 
     An `async def` is decorated as by `coroutine`, one with `yield` as by `generator`. Anything else
-    raises `TypeError`. All decorators can be called with the `backend`, `"asyncio"` or `"trio"`, on which
-    sync code is to run what the function returns; `ValueError` is raised for another one, `ImportError` if
-    trio is not installed.
+    raises `TypeError`; what is decorated already is returned as it is, unless a backend is given.
+
+    All decorators can be called with the `backend`, `"asyncio"` or `"trio"`, on which sync code is to run
+    what the function returns; `ValueError` is raised for another one, `ImportError` if trio is not installed.
     """
     if func is _NOT_YET:
         return _with_backend(anysync, backend)
-    if _made_by.get(_code(func)) is not None:
-        return func
+    made_by = _made_by.get(_code(func))
+    if made_by is not None:
+        return _with_backend(made_by, backend)(func)
     if _is_coroutine_function(func):
         return _with_backend(coroutine, backend)(func)
     if _is_generator_function(func):
@@ -98,7 +100,7 @@ def coroutine(func: Any = _NOT_YET, *, backend: str | None = None) -> Any:
     """Make a coroutine function callable from both worlds: `await f()`, and `f().run()`."""
     if func is _NOT_YET:
         return _with_backend(coroutine, backend)
-    if _made_by.get(_code(func)) == "coroutine":
+    if backend is None and _made_by.get(_code(func)) is coroutine:
         return func
     if not _is_coroutine_function(func):
         raise _misuse("coroutine", func, _COROUTINE)
@@ -117,7 +119,7 @@ def coroutine(func: Any = _NOT_YET, *, backend: str | None = None) -> Any:
             return AnySyncCoroutine(wrap_coroutine(func(*args, **kwargs)).coro, backend)
 
     _mark_as_coroutine_function(wrapper)
-    return _made(wrapper, "coroutine")
+    return _made(wrapper, coroutine)
 
 
 @overload
@@ -128,9 +130,10 @@ def generator(func: Any = _NOT_YET, *, backend: str | None = None) -> Any:
     """Make an async generator function callable from both worlds: `async for x in g()`, `for x in g()`."""
     if func is _NOT_YET:
         return _with_backend(generator, backend)
-    if _made_by.get(_code(func)) == "generator":
-        return func
-    if not _is_generator_function(func):
+    if _made_by.get(_code(func)) is generator:
+        if backend is None:
+            return func
+    elif not _is_generator_function(func):
         raise _misuse("generator", func, _GENERATOR)
 
     @wraps(func)
@@ -140,7 +143,7 @@ def generator(func: Any = _NOT_YET, *, backend: str | None = None) -> Any:
             bind(generator, partial(here, backend))
         return generator
 
-    return _made(wrapper, "generator")
+    return _made(wrapper, generator)
 
 
 @overload
@@ -151,11 +154,12 @@ def iterator(func: Any = _NOT_YET, *, backend: str | None = None) -> Any:
     """Make a function that returns an async iterator callable from both worlds: `async for`, and `for`."""
     if func is _NOT_YET:
         return _with_backend(iterator, backend)
-    if _made_by.get(_code(func)) in ("iterator", "generator"):
-        return func
     given: Any = func
     manager = isinstance(given, AbstractAsyncContextManager)  # some can be called, as decorators
-    if _code(func) in _made_by or manager or not _is_plain_callable(func) or _is_coroutine_function(func):
+    if _made_by.get(_code(func)) in (iterator, generator):
+        if backend is None:
+            return func
+    elif _code(func) in _made_by or manager or not _is_plain_callable(func) or _is_coroutine_function(func):
         raise _misuse("iterator", func, "a function that returns an async iterator")
 
     @wraps(func)
@@ -165,7 +169,7 @@ def iterator(func: Any = _NOT_YET, *, backend: str | None = None) -> Any:
             bind(iterator, partial(here, backend))
         return iterator
 
-    return _made(wrapper, "iterator")
+    return _made(wrapper, iterator)
 
 
 @overload
@@ -175,23 +179,25 @@ def contextmanager(*, backend: str | None = None) -> ContextManagerDecorator: ..
 def contextmanager(func: Any = _NOT_YET, *, backend: str | None = None) -> Any:
     """Make an async generator function with one `yield` a context manager of both worlds.
 
-    `contextlib.asynccontextmanager` for `async with cm()`, and for `with cm()` too. What it returns can
-    be entered once; a second time raises `RuntimeError`.
+    `contextlib.asynccontextmanager` for `async with cm()`, and for `with cm()` too. What the function returns
+    can be entered once; a second time raises `RuntimeError`. It is no decorator.
     """
     if func is _NOT_YET:
         return _with_backend(contextmanager, backend)
-    if _made_by.get(_code(func)) == "contextmanager":
+    make: Any = func
+    if _made_by.get(_code(func)) is not contextmanager:
+        if not _is_generator_function(func):
+            raise _misuse("contextmanager", func, _GENERATOR)
+        make = asynccontextmanager(func)
+    elif backend is None:
         return func
-    if not _is_generator_function(func):
-        raise _misuse("contextmanager", func, _GENERATOR)
-    make: Any = asynccontextmanager(func)
 
     @wraps(func)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         manager = _OneShotContextManager[Any](make(*args, **kwargs))
         return manager if backend is None else manager.bind(partial(here, backend), None)
 
-    return _made(wrapper, "contextmanager")
+    return _made(wrapper, contextmanager)
 
 
 def _with_backend(decorator: Callable[..., Any], backend: str | None) -> Any:
@@ -211,7 +217,7 @@ class _OneShotContextManager(WrappedContextManager[R, "bool | None"]):
         return super().__aenter__()
 
 
-def _made(wrapper: F, decorator: str) -> F:
+def _made(wrapper: F, decorator: Callable[..., Any]) -> F:
     _made_by[_code(wrapper)] = decorator
     return wrapper
 
@@ -279,7 +285,7 @@ def _misuse(decorator: str, func: object, expected: str) -> TypeError:
     elif isinstance(func, AbstractAsyncContextManager):
         came, remedy = "an async context manager", "use wrap_async_context_manager()"
     elif made_by is not None:
-        came, remedy = f"a function decorated with @{made_by}", "keep one of the two"
+        came, remedy = f"a function decorated with @{made_by.__name__}", "keep one of the two"
     elif _is_coroutine_function(func):
         came, remedy = "a coroutine function", "use @anysync.coroutine, or give it a `yield`"
     elif _is_generator_function(func):
