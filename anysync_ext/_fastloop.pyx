@@ -128,7 +128,7 @@ cdef object raise_ = raise_as_is
 
 
 cpdef drop_frame(error):
-    error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+    BaseException.with_traceback(error, error.__traceback__ and error.__traceback__.tb_next)
 
 
 cdef check_free(context):
@@ -424,7 +424,7 @@ cdef class BaseSession(Holder):
             busy, self.stepping = self.stepping, True
         if busy:
             raise RuntimeError(
-                self.host.gone or "already running: another thread is inside a step of this object"
+                self.host.gone or "already running: a step of this object is under way"
             )
 
     def leave(self):
@@ -600,8 +600,7 @@ cdef class Drive:
                 interrupt = bare_interrupt(error)
                 if interrupt is None or not (task.done() or task._coro):
                     result = partial(raise_, error)
-                    if hasattr(coro, "close"):  # else it is no coroutine
-                        coro.close()
+                    coro.close()
                 elif task.done():
                     interrupt = None
             return self._take_over(coro, task, interrupt) if result is None else result
@@ -904,9 +903,10 @@ cdef bint park(Lock lock, double until) noexcept nogil:
 cdef bint may_go_home() except -1:
     """Whether a loop may wait for this thread, as for a worker thread of anyio's: see `_home_host`."""
     library = modules.get("anyio._core._eventloop")
-    if library is None:
-        return False
-    return getattr(getattr(library, "threadlocals", None), "current_token", None) is not None
+    if library is not None and getattr(getattr(library, "threadlocals", None), "current_token", None) is not None:
+        return True
+    library = modules.get("trio._threads")
+    return library is not None and hasattr(getattr(library, "PARENT_TASK_DATA", None), "token")
 
 
 cdef class BaseCoroutine:
@@ -920,6 +920,11 @@ cdef class BaseCoroutine:
     def __init__(self, coro, backend=None):
         self.coro = coro
         self.backend = backend
+        if type(coro) is not CoroutineType:
+            self._check()
+
+    def _check(self):
+        raise NotImplementedError
 
     def __await__(self):
         coro = self.coro
@@ -939,11 +944,12 @@ cdef class BaseCoroutine:
         given, in which the caller can then look for the changes. A context that is entered raises
         `RuntimeError`.
 
-        Where it runs is told in the documentation's table: in this thread if no event loop runs here, on
-        a background thread otherwise, which blocks the loop that runs here. `backend` is `"asyncio"` or
-        `"trio"`. If it is not given, it is that of the decorator; if that has none, the one of the loop that
-        runs here; and if none does, what `configure` says. Ctrl-C cancels the coroutine, waits for its
-        clean-up and raises `KeyboardInterrupt`; a second one does not wait.
+        Where it runs is told in the documentation's table: on the loop that waits for this thread, if one
+        does; in this thread, if no event loop runs here; else on a background thread, which blocks the loop
+        that runs here. `backend` is `"asyncio"` or `"trio"`. If it is not given, it is that of the decorator;
+        if that has none, the one of the loop that runs here, or waits; and if none does, what `configure`
+        says. Ctrl-C cancels the coroutine, waits for its clean-up and raises `KeyboardInterrupt`; a second
+        one does not wait.
         """
         if timeout is None and context is None and backend is None and self.backend is None and may_be_direct:
             kept = this_thread.kept

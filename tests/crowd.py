@@ -370,12 +370,16 @@ class Caller:
             lambda: self.runner.iterate(items.__wrapped__(job, count, turns)),
         )[form]
         stops = self.random.randrange(count + 1)
-        for number, item in enumerate(make()):
+        thing = make()
+        for number, item in enumerate(thing):
             assert item == (job, number)
             if number == stops:
                 break
         del item
-        if stops < count:  # dropped at the break
+        if form == 2:
+            thing.close()  # who drops one that is no generator leaves what it wraps open
+            job.check_over()
+        elif stops < count:
             self.left.append(job)
         else:
             job.check_over()

@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncGenerator
 from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
 import anyio
 from places import in_loop, in_thread, in_with, nested, plain
@@ -244,8 +245,16 @@ class Stop(BaseException):
     pass
 
 
+@dataclass(frozen=True)
+class Frozen(Exception):
+    """Lets nothing be assigned, a traceback for one."""
+
+    message: str
+
+
 KINDS = {
     "Exception": Oops,
+    "frozen Exception": Frozen,
     "BaseException": Stop,
     "KeyboardInterrupt": KeyboardInterrupt,
     "SystemExit": SystemExit,

@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+import copy
 import gc
 import inspect
 import os
+import pickle
 import subprocess
 import sys
 import types
 import warnings
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar, get_args, get_origin
 
@@ -528,6 +531,55 @@ async def wait() -> None:
     await asyncio.sleep(0)
 
 
+class Countdown(AnySyncIterator[int]):
+    __slots__ = ("step",)
+
+    def __init__(self) -> None:
+        self.left, self.step, self.closed = 3, 1, False
+
+    async def __anext__(self) -> int:
+        self.left -= self.step
+        return self.left
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+class Lent(AnySyncContextManager[int]):
+    def __init__(self) -> None:
+        self.number = 7
+
+    async def __aenter__(self) -> int:
+        return self.number
+
+    async def __aexit__(self, *error: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "make_copy", [copy.copy, copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))]
+)
+def test_a_copy_has_yet_to_begin(make_copy: Any) -> None:
+    original = Countdown()
+    assert next(original) == 2
+    copied = make_copy(original)
+    assert next(copied) == next(original) == 1
+    del copied
+    gc.collect()
+    assert not original.closed
+    assert next(original) == 0
+    manager = Lent()
+    with manager as outer, make_copy(manager) as inner:
+        assert outer == inner == 7
+
+
+@pytest.mark.parametrize("make_copy", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_coroutine_cannot_be_copied(make_copy: Any) -> None:
+    coro = wrap_coroutine(answer())
+    with pytest.raises(TypeError, match="cannot pickle 'AnySyncCoroutine' object"):
+        make_copy(coro)
+    coro.close()
+
+
 @pytest.mark.parametrize(
     ("wrap", "expected", "thing", "remedy"),
     [
@@ -545,7 +597,10 @@ async def wait() -> None:
         (wrap_async_context_manager, "an async context manager", borrowed, "call it first"),
         (wrap_async_context_manager, "an async context manager", numbers(), "`contextmanager`"),
         (wrap_async_context_manager, "an async context manager", Numbers(), "wrap_async_iterator"),
+        (AnySyncCoroutine, "a coroutine", None, "nothing here takes one"),
+        (AnySyncCoroutine, "a coroutine", answer, "call it first"),
         (run, "an awaitable", answer, "call it first"),
+        (run, "an awaitable", Future(), "call its result()"),
         (run, "an awaitable", numbers(), "wrap_async_generator"),
         (run, "an awaitable", Numbers(), "wrap_async_iterator"),
         (run, "an awaitable", borrowed(), "wrap_async_context_manager"),

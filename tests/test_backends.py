@@ -2,6 +2,7 @@
 
 import gc
 import signal
+import subprocess
 import sys
 import threading
 import weakref
@@ -338,6 +339,14 @@ def test_a_backend_that_is_not_installed_is_refused(use, monkeypatch):
         use("trio")
 
 
+def test_a_backend_of_the_environment_that_is_not_installed_is_refused(monkeypatch):
+    code = "import importlib.util as util; util.find_spec = lambda name: None; import anysync"
+    monkeypatch.setenv("ANYSYNC_BACKEND", "trio")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    message = "ImportError: ANYSYNC_BACKEND=trio needs trio: pip install 'anysync[trio]'"
+    assert done.stderr.splitlines()[-1] == message
+
+
 def test_options_are_those_of_the_backend():
     for backend, wrong, known in [
         ("trio", "use_uvloop", "'clock', 'instruments' and 'strict_exception_groups'"),
@@ -345,8 +354,8 @@ def test_options_are_those_of_the_backend():
     ]:
         for take in anysync.configure, anysync.Runner:
             with pytest.raises(TypeError) as caught:
-                take(backend=backend, backend_options={wrong: None})
-            assert str(caught.value) == f"unknown backend options '{wrong}': {backend} has {known}"
+                take(backend=backend, backend_options={wrong: None, 5: None})
+            assert str(caught.value) == f"unknown backend options '{wrong}', 5: {backend} has {known}"
 
 
 @pytest.mark.parametrize("take", [anysync.configure, anysync.Runner])

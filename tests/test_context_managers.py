@@ -811,6 +811,25 @@ def test_exit_raises_a_cancel_that_the_manager_lets_through(
     assert error.args == ("its own",)
 
 
+class Empty(Exception):
+    """Is false, as an error that is a collection of others may be."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+@both_worlds
+@on_asyncio
+def test_exit_raises_what_the_manager_makes_of_its_cancel_if_that_is_false_too() -> None:
+    class Failing(CancellingItself):
+        async def __aexit__(self, typ: object = None, val: object = None, tb: object = None, /) -> bool:
+            await super().__aexit__(typ, val, tb)
+            raise error
+
+    error, cancelled = Empty(), Cancelled()
+    assert outcome(partial(with_body, Failing(cancelled), cancelled.wait)) is error
+
+
 @both_worlds
 @on_asyncio
 def test_exit_has_nothing_to_raise_if_the_manager_suppresses_the_cancel() -> None:

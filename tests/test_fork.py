@@ -437,13 +437,16 @@ def starts_the_background_thread():
     return in_loop(works().run)
 
 
+shared = anysync.Runner()
+
+
 def starts_a_runner():
-    with anysync.Runner() as runner:
-        return runner.run(works())
+    with shared:
+        return shared.run(works())
 
 
 def closes_a_runner():
-    anysync.Runner().close()
+    shared.close()
     return 1
 
 
@@ -456,12 +459,15 @@ async def manager_with_work():
 @pytest.mark.parametrize("work", ["starts_the_background_thread", "starts_a_runner", "closes_a_runner"])
 @script(options=FORKS)
 def test_a_fork_while_another_thread_holds_the_lock_that_threads_are_started_under(work):
+    def child():
+        everything_works_everywhere()
+        assert starts_a_runner() == 1
+
     works().run()
     from anysync._process import process
 
-    process.starting = pausing = Pausing(process.starting)
-    process.runners.setdefault = lambda runner, lock: pausing
-    assert fork_while_paused(pausing, globals()[work], everything_works_everywhere) == [1]
+    shared._locks[os.getpid()] = process.starting = pausing = Pausing(process.starting)
+    assert fork_while_paused(pausing, globals()[work], child) == [1]
 
 
 @pytest.mark.parametrize("kind", ["generator", "manager"])

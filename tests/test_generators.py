@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from contextvars import Context, ContextVar, Token
+from functools import partial
 from traceback import extract_tb
 from types import TracebackType
 from typing import Any
@@ -40,6 +41,74 @@ var: ContextVar[str] = ContextVar("var", default="unset")
 def errors_in(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     """Return what the loops' exception handlers reported: debug mode logs slow callbacks too."""
     return [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+class Kept:
+    """An async iterator that its maker goes on with."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __aiter__(self) -> "Kept":
+        return self
+
+    async def __anext__(self) -> int:
+        self.number += 1
+        if self.number > 4:
+            raise StopAsyncIteration
+        return self.number
+
+    async def aclose(self) -> None:
+        self.number = 4
+
+
+@both_worlds
+@pytest.mark.parametrize("wrap", [wrap_async_iterator, iterator(lambda kept: kept), Runner.iterate])
+def test_what_is_no_generator_is_left_open_at_a_break_as_in_async_code(wrap: Any) -> None:
+    with Runner() as runner:
+        wrapped = partial(wrap, runner) if wrap is Runner.iterate else wrap
+        kept = Kept()
+        for first in wrapped(kept):
+            assert first == 1
+            break
+        gc.collect()
+        assert list(wrapped(kept)) == [2, 3, 4]
+        kept.number = 0
+        steps = wrapped(kept)
+        next(steps)
+        steps.close()
+        assert list(wrapped(kept)) == []
+
+
+@both_worlds
+@pytest.mark.parametrize("end", ["close", "drop"])
+def test_a_task_group_around_a_yield_is_no_error_when_nobody_asked(
+    end: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = []
+
+    @generator
+    async def items() -> AsyncGenerator[int, None]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep_forever)
+            try:
+                yield 1
+            finally:
+                tasks.cancel_scope.cancel()
+                log.append("closed")
+
+    steps = items()
+    next(steps)
+    if end == "close":  # as `aclose` of the bare one
+        with pytest.raises(BaseExceptionGroup) as caught:
+            steps.close()
+        assert caught.value.split(GeneratorExit)[1] is None
+        caught.value.__traceback__ = None
+    del steps
+    gc.collect()
+    run(anyio.sleep(0))  # what is dropped in a loop is closed elsewhere, some time before that
+    assert log == ["closed"]
+    assert errors_in(caplog) == []
 
 
 class Closing:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any
 
@@ -641,6 +642,19 @@ def test_run_of_a_runner_takes_a_timeout_and_a_context() -> None:
         runner.submit(change(), context=(other := copy_context())).result(WATCHDOG)
         assert other[var] == "inside"
     assert var.get() == "unset"
+
+
+@both_worlds
+def test_a_runner_may_be_one_that_has_no_hash() -> None:
+    @dataclass
+    class Client(Runner):
+        name: str = "a client's"
+
+        def __post_init__(self) -> None:
+            super().__init__(self.name)
+
+    with Client() as client:
+        assert client.run(thread_name()) == "a client's"
 
 
 @both_worlds

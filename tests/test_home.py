@@ -541,6 +541,129 @@ def test_sync_endpoints_of_starlette_share_the_applications_client():
     assert seen == [home]
 
 
+@backends
+def test_as_many_workers_as_there_may_be_can_all_call_what_needs_a_worker(backend):
+    async def needs_a_worker():
+        return await to_thread.run_sync(threading.get_ident)
+
+    def call():
+        together.wait(WATCHDOG)
+        return anysync.run(needs_a_worker(), timeout=WATCHDOG)
+
+    async def main():
+        limiter = to_thread.current_default_thread_limiter()
+        limiter.total_tokens = 4
+        async with anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(to_thread.run_sync, call)
+        return limiter.total_tokens
+
+    together = threading.Barrier(4)
+    assert anyio.run(main, backend=backend) == 4
+
+
+@script
+def test_many_new_workers_call_at_once():
+    def call():
+        together.wait(WATCHDOG)
+        assert anysync.run(thread()) is home
+
+    async def main():
+        async with anyio.create_task_group() as tasks:
+            for _ in range(40):
+                tasks.start_soon(to_thread.run_sync, call)
+
+    sys.setswitchinterval(1e-5)
+    home = threading.current_thread()
+    for _ in range(20):
+        together = threading.Barrier(40)
+        anyio.run(main)
+
+
+@every_way
+def test_trios_own_workers_go_home_too(way):
+    import trio
+
+    async def main():
+        return await trio.to_thread.run_sync(way), threading.current_thread()
+
+    for used, home in trio.run(main), in_thread(lambda: anysync.run(main(), backend="trio")):
+        assert set(used) == {home}
+
+
+def test_a_cancel_of_trios_own_worker_reaches_the_coroutine():
+    import trio
+
+    async def endless():
+        try:
+            await anyio.sleep_forever()
+        except trio.Cancelled:
+            log.append("cancelled")
+            raise
+
+    async def main():
+        with trio.move_on_after(0.01) as scope:
+            await trio.to_thread.run_sync(lambda: anysync.run(endless()))
+        return scope.cancelled_caught
+
+    log = []
+    assert trio.run(main)
+    assert log == ["cancelled"]
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_call_that_is_cancelled_before_it_begins_leaves_no_coroutine(turns, recwarn):
+    async def work():
+        await anyio.sleep_forever()
+
+    def call():
+        calling.set()
+        anysync.run(work())
+
+    async def main():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(to_thread.run_sync, call)
+            while not calling.is_set():
+                await anyio.sleep(0)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            tasks.cancel_scope.cancel()
+
+    calling = threading.Event()
+    asyncio.run(main())
+    gc.collect()
+    assert not [str(warning.message) for warning in recwarn]
+
+
+@backends
+def test_a_generator_that_is_left_since_its_worker_is_cancelled_is_no_error(backend, caplog):
+    @anysync.generator
+    async def items(scope):
+        try:
+            scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await anyio.wait_all_tasks_blocked()
+            yield 1
+        finally:
+            log.append("closed")
+            await anyio.sleep(0)
+
+    def call(scope):
+        steps = items(scope)
+        assert next(steps) == 1
+        del steps
+
+    async def main():
+        with anyio.CancelScope() as scope:
+            await to_thread.run_sync(call, scope)
+        await anyio.wait_all_tasks_blocked()
+
+    log = []
+    anyio.run(main, backend=backend)
+    assert log == ["closed"]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_a_portals_thread_is_plain_code():
     with from_thread.start_blocking_portal() as portal:
         assert portal.call(anyio.sleep, 0) is None

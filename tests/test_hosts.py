@@ -210,18 +210,6 @@ def test_a_timeout_longer_than_a_float_can_tell_never_comes():
     assert anysync.run(thread(), timeout=10**400) is threading.current_thread()
 
 
-@everywhere
-def test_what_is_no_coroutine_leaves_the_loop_free(place, backend):
-    def call():
-        anysync.run(thread())
-        # trio awaits it, which Python refuses
-        with pytest.raises(TypeError, match="a coroutine was expected" if backend == "asyncio" else "int"):
-            anysync.AnySyncCoroutine(5).run()
-        return anysync.AnySyncCoroutine(thread()).submit().result(20)
-
-    assert place(call) is not None
-
-
 @on_both
 @script
 def test_a_call_from_a_signal_handler_leaves_the_driver_its_place():

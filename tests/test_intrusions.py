@@ -88,7 +88,7 @@ def while_one_is_in_it(paused, step, thing, intrude):
 
 def check_already_running(error):
     assert type(error) is RuntimeError
-    assert str(error) == "already running: another thread is inside a step of this object"
+    assert str(error) == "already running: a step of this object is under way"
 
 
 @pytest.mark.parametrize("row", ["plain", "in_loop", "nested", "runner"])

@@ -211,7 +211,7 @@ def figures():
 
     tasks = anysync.run(count_tasks())  # first: it may be this thread's first call
     descriptors = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
-    hosts = sum(host.gone is None for host in process.hosts)
+    hosts = sum(host.gone is None for host in process.hosts())
     return descriptors, threading.active_count(), tasks, hosts
 
 

@@ -469,7 +469,7 @@ def test_a_timeout_cancels_waits_for_the_clean_up_and_raises(place, run):
 
 
 @everywhere
-@pytest.mark.parametrize("timeout", [0, -1, 0.0, float("-inf")])
+@pytest.mark.parametrize("timeout", [0, -1, 0.0, float("-inf"), -(10**400)])
 def test_no_time_at_all_cancels_at_the_first_suspension(place, timeout):
     log = []
 

@@ -32,7 +32,7 @@ from loops import (
 )
 from places import error_of, in_async_code, in_loop, in_thread, nested, nested_in_with, plain
 from pytest_marks import dies_at_once, every_place, everywhere, on_both
-from scripts import python
+from scripts import python, script
 
 import anysync
 from anysync import AnySyncCoroutine
@@ -47,6 +47,69 @@ class Oops(Exception):
 
 class Stop(BaseException):
     pass
+
+
+def runs_one():
+    async def nothing():
+        pass
+
+    anysync.run(nothing())
+
+
+def steps_one():
+    for _ in numbers():
+        pass
+
+
+def enters_one():
+    with entered():
+        pass
+
+
+def steps_deeper():
+    for _ in numbers():
+        steps_deeper()
+
+
+def enters_deeper():
+    with entered():
+        enters_deeper()
+
+
+@anysync.anysync
+async def numbers():
+    yield 1
+
+
+@anysync.contextmanager
+async def entered():
+    yield 1
+
+
+@on_both
+@pytest.mark.parametrize("use", ["runs_one", "steps_one", "enters_one", "steps_deeper", "enters_deeper"])
+@script
+def test_where_the_stack_is_too_deep_a_recursion_error_is_all_that_happens(use):
+    def deeper(levels):
+        return deeper(levels - 1) if levels else globals()[use]()
+
+    steps_one()
+    sys.setrecursionlimit(200)
+    outcomes = set()
+    with open(os.devnull, "w") as unread, contextlib.redirect_stderr(unread):  # Python's own complaints
+        for levels in range(100, 200):
+            try:
+                deeper(levels)
+            except RecursionError:
+                outcomes.add("too deep")
+            else:
+                outcomes.add("went well")
+        gc.collect()
+    sys.setrecursionlimit(1000)
+    assert outcomes == ({"too deep"} if "deeper" in use else {"went well", "too deep"})
+    runs_one()
+    steps_one()
+    enters_one()
 
 
 async def current_thread():

@@ -317,13 +317,17 @@ def test_a_coroutine_is_awaited_sent_to_thrown_into_and_closed(twin):
 
 
 def test_an_awaitable_without_the_native_slots_is_awaited_too(twin):
+    class Unchecked(twin.BaseCoroutine):
+        def _check(self):
+            pass
+
     class Other:
         def __await__(self):
             yield from ()
             return "other"
 
     async def forwards():
-        return await twin.BaseCoroutine(Other())
+        return await Unchecked(Other())
 
     assert asyncio.run(forwards()) == "other"
 
@@ -333,6 +337,8 @@ def test_what_is_left_to_the_rooms_above_says_so(twin):
     with pytest.raises(NotImplementedError):
         coroutine._run(None, None, None)
     coroutine.close()
+    with pytest.raises(NotImplementedError):
+        twin.BaseCoroutine(5)
 
 
 def test_importing_a_core_imports_no_asyncio(twin):

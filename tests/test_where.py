@@ -91,11 +91,10 @@ def test_a_worker_thread_is_plain_code_too(way):
 
 
 @every_step
-def test_the_worker_threads_of_asyncio_and_trio_are_plain_code_too(way, backend):
-    to_thread = asyncio.to_thread if backend == "asyncio" else trio.to_thread.run_sync
-
+@on_asyncio
+def test_the_worker_threads_of_asyncio_are_plain_code_too(way):
     async def main():
-        return await to_thread(lambda: (way(who), threading.current_thread()))
+        return await asyncio.to_thread(lambda: (way(who), threading.current_thread()))
 
     for used, own in in_async_code(main), in_thread(lambda: anysync.run(main())):
         assert set(used) == {own}
@@ -768,6 +767,29 @@ def test_an_async_loop_is_not_blocked_by_what_runs_elsewhere():
             await asyncio.gather(met.wait(), asyncio.to_thread(work().run))
 
     asyncio.run(main())
+
+
+@on_asyncio
+@pytest.mark.parametrize("use", [with_nothing_open, with_something_open])
+def test_a_thread_whose_loop_somebody_has_closed_gets_another_one(use):
+    def call():
+        use()
+        steps_of_old = steps()
+        next(steps_of_old)
+        loop = anysync.run(get_loop())
+        loop.close()
+        assert type(error_of(lambda: next(steps_of_old))) is RuntimeError
+        assert "closed" in str(error_of(lambda: next(steps_of_old)))
+        assert anysync.run(get_loop()) is not loop
+        assert who().run() is threading.current_thread()
+        with_a_helper_thread()
+        use()
+
+    async def get_loop():
+        await anyio.sleep(0)
+        return this_loop()
+
+    in_thread(call)
 
 
 def test_a_call_that_waits_does_not_hold_up_the_other_calls_on_the_background_thread():

@@ -60,7 +60,7 @@ class Call(BaseCall):
 
     def abort(self, error: BaseException) -> None:
         if self.coro is not None:
-            with suppress(Exception):  # it may be no coroutine, which is the error then
+            with suppress(Exception):  # of one that is not Python's own
                 self.coro.close()
             self.fail(error)
 
@@ -132,6 +132,8 @@ class Session(BaseSession):
     host closes, `on_cancel` or `on_close` runs in the task.
     """
 
+    cancels: tuple[type[BaseException], ...] = (CancelledError,)
+
     async def live(self) -> None:
         # a coroutine of Python's own: `Task.print_stack` cannot show one of Cython's
         try:
@@ -157,8 +159,8 @@ class Session(BaseSession):
         try:
             step.take()()
         except BaseException as error:
-            if self.host.gone is not None:  # which has closed it
-                return
+            if self.host.gone is not None or isinstance(error, self.cancels) or _closes(error):
+                return  # its host has closed it, or nothing went wrong
             message = "an error occurred while an abandoned generator was closed"
             self.loop.call_exception_handler({"message": message, "exception": error})
 
@@ -167,7 +169,7 @@ class Session(BaseSession):
         if self.on_cancel is not None:
             on_cancel, self.on_cancel = self.on_cancel, None
             result, raised = await outcome(on_cancel, type(cancelled), cancelled, None)
-            self.early = partial(raise_as_is, raised or cancelled)
+            self.early = partial(raise_as_is, cancelled if raised is None else raised)
             if raised is None and result():
                 self.early = _nothing_suppressed
             if self.ended and raised is not None and raised is not cancelled:
@@ -175,12 +177,22 @@ class Session(BaseSession):
         elif not self.ended:
             self.cancelled = cancelled
         elif self.on_close is not None:
-            await self.on_close()
+            try:
+                await self.on_close()
+            except BaseException as error:
+                if not _closes(error):
+                    raise
 
     def died(self, task: "Task[None]") -> None:
         if self.current is not None:
-            self.current.abort(CancelledError())
+            failed = None if task.cancelled() else task.exception()
+            self.current.abort(CancelledError() if failed is None else failed)
         self.end()
+
+
+def _closes(error: BaseException) -> bool:
+    """Whether `error` is what closes a generator, as task groups around its `yield` hand it on."""
+    return isinstance(error, BaseExceptionGroup) and error.split(GeneratorExit)[1] is None
 
 
 def _nothing_suppressed() -> bool:

@@ -32,6 +32,11 @@ if hasattr(os, "register_at_fork"):
 default_backend = os.environ.get("ANYSYNC_BACKEND") or "asyncio"
 if default_backend not in ("asyncio", "trio"):
     raise ImportError(f"ANYSYNC_BACKEND must be asyncio, trio or unset, not {default_backend!r}")
+if default_backend == "trio":
+    from importlib.util import find_spec
+
+    if find_spec("trio") is None:
+        raise ImportError("ANYSYNC_BACKEND=trio needs trio: pip install 'anysync[trio]'", name="trio")
 
 name: Literal["pure", "compiled"] = "compiled"
 try:

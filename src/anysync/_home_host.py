@@ -47,6 +47,8 @@ class HomeCall(Call):
             self.fail(task.result().error)
 
     def settle_failed(self, task: "Task[Any]") -> None:
+        if self.inner is not None:
+            self.inner.close()  # a task that was cancelled before it began has not
         error = None if task.cancelled() else task.exception()
         if error is not None:
             drop_frame(error)  # of `_contained`
@@ -98,7 +100,7 @@ class HomeHost(Host):
         self._guard: Task[None] | None = None
         self._dismissed = 0
         #: the host of the loop, where that is one of ours which is kept
-        self._owner = next((host for host in process.hosts.copy() if _is_of(host, native)), None)
+        self._owner = next((host for host in process.hosts() if _is_of(host, native)), None)
 
     def _keep_turning(self, thing: object) -> None:
         """Have a loop of ours be turned until something has ended, also when nobody waits for that."""
@@ -116,9 +118,11 @@ class HomeHost(Host):
         elif running() is None and _token() is self.native:
             from anyio import from_thread
 
+            # trio's own worker threads are none to anyio
+            there: Any = on_trio().trio.from_thread if self.backend == "trio" else from_thread
             self._keep_turning(call)
             try:
-                from_thread.run(self._see_to, call)
+                there.run(self._see_to, call)
             except RuntimeError:
                 call.abort(RuntimeError("the loop that waits for this thread has just ended"))
             except BaseException as error:  # cancelled before it has begun
@@ -137,8 +141,10 @@ class HomeHost(Host):
     async def _see_to(self, call: BaseCall) -> None:
         """Take `call` to its end, in a task that is cancelled when the loop is not to wait for its thread."""
         from anyio import CancelScope, Event, current_effective_deadline, get_cancelled_exc_class
+        from anyio.to_thread import current_default_thread_limiter
 
-        done = Event()
+        done, limiter = Event(), current_default_thread_limiter()
+        limiter.total_tokens += 1  # the thread that waits has one, and the call may need a thread too
         call.on_done = done.set
         # not in this task, which an eager step would suspend
         self.loop.call_soon(call.begin, context=Context())
@@ -154,6 +160,8 @@ class HomeHost(Host):
                 result: Any = call.result
                 if isinstance(result, partial) and isinstance(result.args[0], CancelledError):
                     call.result = partial(raise_as_is, cancelled)  # by which its scope knows it
+            finally:
+                limiter.total_tokens -= 1
 
     def post(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
         try:
@@ -217,11 +225,14 @@ def _is_of(host: Host, native: Any) -> bool:
 
 
 def _token() -> Any:
-    """Return the loop, or trio's token, that waits for this thread, if it is a worker thread of anyio's."""
+    """Return the loop, or trio's token, that waits for this thread, if it is a worker thread."""
     library = modules.get("anyio._core._eventloop")
     locals_ = getattr(library, "threadlocals", None)  # which is not there while the module is in the making
     token = getattr(locals_, "current_token", None)
-    return getattr(token, "native_token", token)  # which was the token itself before anyio 4.11
+    if token is not None:
+        return getattr(token, "native_token", token)  # which was the token itself before anyio 4.11
+    locals_ = getattr(modules.get("trio._threads"), "PARENT_TASK_DATA", None)
+    return getattr(locals_, "token", None)
 
 
 def home(backend: str | None) -> HomeHost | None:

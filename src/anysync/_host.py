@@ -73,7 +73,7 @@ class Host:
         self.futures: dict[BaseCall, Future[Any]] = {}
         self.gone: str | None = None
         self.given_up = False
-        process.hosts.add(self)
+        process.add(self)
 
     def run(self, coro: "Coro", timeout: float | None, context: Context | None) -> Callable[[], Any]:
         """Run `coro` to its end; return what returns or raises its outcome."""
@@ -187,7 +187,9 @@ class Host:
 
     def _close_loop(self) -> None:
         try:
-            if isinstance(self.loop, Loop) and self.loop.spent:
+            if self.loop.is_closed():  # by somebody else
+                pass
+            elif isinstance(self.loop, Loop) and self.loop.spent:
                 # without a turn: before Python 3.13, one at the end of a thread leaves a dictionary for good
                 self.loop.close()
             else:

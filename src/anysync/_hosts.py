@@ -20,8 +20,8 @@ def here(backend: str | None = None) -> Host:
             return at_home
         backend = backend or process.backend
         kept = thread.kept if backend == "asyncio" else thread.kept_on_trio
-        if kept is not None and backend == "trio" and kept.loop.is_closed():
-            kept.close()  # it was ended by an exception, of a signal handler's perhaps
+        if kept is not None and kept.loop.is_closed():
+            kept.close()  # its loop was closed by somebody else; or a run of trio's was ended by an exception
         return _keep(backend) if kept is None or kept.gone is not None else kept
     if library != "trio" and "trio" in sys.modules and library_here() == "trio":  # as a guest of that loop
         library = "trio"

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from types import GenericAlias, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from ._objects import Steps, check_context, remedy
+from ._objects import Stepped, Steps, check_context, remedy
 
 if TYPE_CHECKING:
     from contextvars import Context
@@ -23,7 +23,7 @@ S = TypeVar("S")
 Y = TypeVar("Y")
 
 
-class AnySyncIterator(AsyncIterator[Y_co], Iterator[Y_co]):
+class AnySyncIterator(Stepped, AsyncIterator[Y_co], Iterator[Y_co]):
     """An async iterator for both worlds: `async for` in async code, `for` in sync code.
 
     Subclass it with `__anext__` (and `aclose`, if there is something to close), or get one from
@@ -64,7 +64,7 @@ class AnySyncIterator(AsyncIterator[Y_co], Iterator[Y_co]):
     def __del__(self) -> None:
         steps = self.__anysync_steps__
         if steps is not None and steps.session is not None and not steps.session.ended:
-            steps.session.abandon(_closer(self))
+            steps.session.abandon(_last(self))
 
 
 def _steps(iterator: AnySyncIterator[Any]) -> Steps:
@@ -81,6 +81,12 @@ def _closer(iterator: AnySyncIterator[Any]) -> Callable[[], Awaitable[object]]:
     return getattr(_source(iterator), "aclose", _nothing)
 
 
+def _last(iterator: AnySyncIterator[Any]) -> Callable[[], Awaitable[object]]:
+    """Return what ends an iterator that is dropped: what it wraps may be in use, if that is no generator."""
+    source = _source(iterator)
+    return _closer(iterator) if source is iterator or hasattr(source, "asend") else _nothing
+
+
 def _in_task(
     iterator: Any, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...] = (), last: bool = False
 ) -> Callable[[], Any]:
@@ -92,7 +98,7 @@ def _in_task(
         steps.begin(
             ends=BaseException if hasattr(iterator, "asend") else StopAsyncIteration,
             # a session must not hold the object that sync code sees: its end would never come
-            on_close=None if iterator.__anysync_source__ is None else _closer(iterator),
+            on_close=None if iterator.__anysync_source__ is None else _last(iterator),
         )
     return steps.step(function, args, last)
 
@@ -169,7 +175,7 @@ class WrappedGenerator(WrappedIterator[Y], AnySyncGenerator[Y, S]):
 
 
 def wrap_async_iterator(iterator: AsyncIterator[Y]) -> AnySyncIterator[Y]:
-    """Make an async iterator usable from both worlds."""
+    """Make an async iterator usable from both worlds; who drops it leaves it open, as `async for` does."""
     if isinstance(iterator, AnySyncIterator):
         return iterator
     if not isinstance(iterator, AsyncIterator):
@@ -178,7 +184,7 @@ def wrap_async_iterator(iterator: AsyncIterator[Y]) -> AnySyncIterator[Y]:
 
 
 def wrap_async_generator(generator: AsyncGenerator[Y, S]) -> AnySyncGenerator[Y, S]:
-    """Make an async generator usable from both worlds."""
+    """Make an async generator usable from both worlds. What is returned closes it when it is dropped."""
     if isinstance(generator, AnySyncGenerator):
         return generator
     if not isinstance(generator, AsyncGenerator):

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from ._pyloop import Coro
 
 
+#: what one step may put on the stack, beside the user's own code
+FRAMES = 20
+
+
 class _Turn:
     """A place in the queue of those who wait for a kept loop."""
 
@@ -118,6 +122,12 @@ class KeptHost(Drive, Host):
 
         `interrupt`, if not None, broke into that.
         """
+        if not begun:
+            try:
+                _have_room(FRAMES)
+            except RecursionError as error:
+                call.abort(error)
+                return
         try:
             thread.busy = self, sys._getframe()  # pyright: ignore[reportPrivateUsage]
             if begun:
@@ -427,6 +437,12 @@ class KeptHost(Drive, Host):
     def _dismiss_followers(self) -> None:
         for turn in self.followers.copy():
             turn.wake()
+
+
+def _have_room(frames: int) -> None:
+    """Raise `RecursionError` unless that many frames fit on the stack: else a step might get lost."""
+    if frames:
+        _have_room(frames - 1)
 
 
 class Keeper:

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import GenericAlias, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from ._objects import Steps, check_context, remedy
+from ._objects import Stepped, Steps, check_context, remedy
 
 if TYPE_CHECKING:
     from contextvars import Context
@@ -24,6 +24,7 @@ R = TypeVar("R")
 
 
 class AnySyncContextManager(
+    Stepped,
     AbstractContextManager[R_co, E_co],
     AbstractAsyncContextManager[R_co, E_co],
 ):

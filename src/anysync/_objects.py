@@ -103,7 +103,7 @@ def checked(coro: Coroutine[Any, Any, Any], timeout: float | None, context: Cont
         except TypeError:
             raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}") from None
         except OverflowError:  # longer than a float can tell
-            return None
+            return None if timeout > 0 else 0.0
         return float(timeout)
     except BaseException:
         coro.close()
@@ -118,6 +118,10 @@ class AnySyncCoroutine(BaseCoroutine[R_co]):
     """
 
     __slots__ = ()
+
+    def _check(self) -> None:
+        if not isinstance(self.coro, Coroutine):
+            raise TypeError(f"expected a coroutine, not {self.coro!r}: {remedy(self.coro)}")
 
     def _run(self, timeout: float | None, context: Context | None, backend: str | None) -> Callable[[], Any]:
         coro = self.coro
@@ -151,8 +155,6 @@ def wrap_coroutine(coroutine: Coroutine[Any, Any, R]) -> AnySyncCoroutine[R]:
     """Make a coroutine usable from both worlds."""
     if isinstance(coroutine, AnySyncCoroutine):
         return coroutine
-    if not isinstance(coroutine, Coroutine):
-        raise TypeError(f"expected a coroutine, not {coroutine!r}: {remedy(coroutine)}")
     return AnySyncCoroutine(coroutine)
 
 
@@ -207,8 +209,11 @@ def remedy(thing: object) -> str:
     if isinstance(thing, Coroutine):
         thing.close()
         return "it must be awaited first"
+    from concurrent.futures import Future
     from inspect import isawaitable
 
+    if isinstance(thing, Future):
+        return "call its result()"
     if isawaitable(thing):
         return "use anysync.run(), which takes any awaitable"
     if isinstance(thing, AsyncGenerator):
@@ -222,6 +227,16 @@ def remedy(thing: object) -> str:
     if callable(thing):
         return "call it first"
     return "nothing here takes one"
+
+
+class Stepped:
+    """What is stepped from sync code: a copy of it has yet to begin."""
+
+    def __getstate__(self) -> Any:
+        state: Any = super().__getstate__()
+        own, *slots = state if isinstance(state, tuple) else (state,)
+        own = {name: value for name, value in own.items() if not isinstance(value, Steps)}
+        return (own, *slots) if slots else own
 
 
 class Steps:

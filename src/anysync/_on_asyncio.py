@@ -71,6 +71,10 @@ class Loop(_PlatformLoop):
         super().set_task_factory(factory)
         self.state.eager = not (factory or self.get_debug())
 
+    def close(self) -> None:
+        super().close()
+        self.state.eager = False
+
     def enter(self) -> None:
         """Be this thread's running loop, as `run_forever` makes it."""
         self._outer_hooks = sys.get_asyncgen_hooks()
@@ -114,7 +118,7 @@ class Loop(_PlatformLoop):
     @property
     def idle(self) -> bool:
         """Whether a turn would do nothing: nothing ready, no timer, no descriptor but the own wake-up."""
-        return not (
+        return self._closed or not (
             self._ready
             or self._signal_handlers
             or (self._scheduled and any(not timer.cancelled() for timer in self._scheduled))

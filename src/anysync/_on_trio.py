@@ -253,7 +253,7 @@ def _end_of_run(error: BaseException | None) -> BaseException:
         modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(one.__traceback__)]
         if not modules or not modules[-1].startswith("trio."):
             return one
-    return error or RuntimeError("this run of trio has ended")
+    return RuntimeError("this run of trio has ended") if error is None else error
 
 
 def _swap(context: dict[str, Any]) -> dict[str, Any]:

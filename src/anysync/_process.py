@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ._host import Host
     from ._kept_host import KeptHost
     from ._on_asyncio import Loop
-    from ._runner import Runner
     from ._thread_host import ThreadHost
 
 
@@ -42,7 +41,8 @@ class Process:
 
     def start_afresh(self) -> None:
         self.pid = os.getpid()
-        self.hosts: weakref.WeakSet[Host] = weakref.WeakSet()
+        #: by their `id`: unlike a set, a dictionary tells what is in it while other threads change that
+        self._hosts: weakref.WeakValueDictionary[int, Host] = weakref.WeakValueDictionary()
         #: those of threads that Python has buried in a child, before `forked`
         self.orphans: list[Host] = []
         #: those of a subinterpreter, whose end is fatal before theirs
@@ -59,8 +59,15 @@ class Process:
         self.newborn: set[ThreadHost] = set()
         #: held to start a background thread; reentrant, since garbage collection may come back here
         self.starting = threading.RLock()
-        #: those that are held to start the thread of a runner, or to close it
-        self.runners: weakref.WeakKeyDictionary[Runner, threading.RLock] = weakref.WeakKeyDictionary()
+
+    def add(self, host: "Host") -> None:
+        self._hosts[id(host)] = host
+
+    def discard(self, host: "Host") -> None:
+        self._hosts.pop(id(host), None)
+
+    def hosts(self) -> "list[Host]":
+        return [host for reference in self._hosts.valuerefs() if (host := reference()) is not None]
 
     def busy(self) -> "KeptHost | None":
         """Return the kept host that this thread is driving; forget one that an interrupt left marked."""
@@ -87,10 +94,7 @@ class Process:
 
     def about_to_fork(self) -> None:
         """Note which tasks there are, which since Python 3.14 the child cannot be told."""
-        here = get_ident()
-        while here not in self.tasks:
-            with suppress(RuntimeError):  # another thread has just made a host
-                self.tasks[here] = {task for host in self.hosts for task in asyncio.all_tasks(host.loop)}
+        self.tasks[get_ident()] = {task for host in self.hosts() for task in asyncio.all_tasks(host.loop)}
 
     def has_forked(self) -> None:
         """In the parent: forget the tasks."""
@@ -102,7 +106,7 @@ class Process:
 
     def forked(self) -> None:
         """In the child: give up the parent's hosts, whose threads are not here."""
-        for host in list(self.hosts):
+        for host in self.hosts():
             with suppress(AttributeError):  # another thread's garbage collection was taking it apart
                 host.give_up("this object lives in the process that forked this one: make a new one here")
         for task in self.tasks.get(get_ident(), ()):
@@ -115,7 +119,7 @@ class Process:
         """Close all hosts: kept loops first, since their clean-up may still call into the background."""
         self.exiting = True
         self.patience = monotonic() + 1
-        for host in sorted(self.hosts, key=lambda host: host.exit_order):
+        for host in sorted(self.hosts(), key=lambda host: host.exit_order):
             host.close()
         for ours in self.threads:
             ours.join()

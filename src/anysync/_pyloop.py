@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from functools import partial
 from time import perf_counter, sleep
-from types import FrameType, GenericAlias
+from types import CoroutineType, FrameType, GenericAlias
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ raise_as_is = _finished_generator.throw
 
 def drop_frame(error: BaseException) -> None:
     """Take the frame that caught `error` out of its traceback."""
-    error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+    # an assignment is what a frozen dataclass refuses
+    BaseException.with_traceback(error, error.__traceback__ and error.__traceback__.tb_next)
 
 
 def check_free(context: Context) -> None:
@@ -465,9 +466,7 @@ class BaseSession:
     def enter(self) -> None:
         """Be the one who makes a step, or raise."""
         if not self._stepping.acquire(False):
-            raise RuntimeError(
-                self.host.gone or "already running: another thread is inside a step of this object"
-            )
+            raise RuntimeError(self.host.gone or "already running: a step of this object is under way")
 
     def leave(self) -> None:
         self._stepping.release()
@@ -750,6 +749,15 @@ class BaseCoroutine(Coroutine[Any, Any, R_co]):
     def __init__(self, coro: Coroutine[Any, Any, R_co], backend: str | None = None) -> None:
         self.coro: Coroutine[Any, Any, R_co] = coro
         self.backend: str | None = backend
+        if type(coro) is not CoroutineType:
+            self._check()
+
+    def _check(self) -> None:
+        """Raise `TypeError` if `coro` is no coroutine."""
+        raise NotImplementedError
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
     def __await__(self) -> Generator[Any, Any, R_co]:
         return self.coro.__await__()
@@ -768,11 +776,12 @@ class BaseCoroutine(Coroutine[Any, Any, R_co]):
         given, in which the caller can then look for the changes. A context that is entered raises
         `RuntimeError`.
 
-        Where it runs is told in the documentation's table: in this thread if no event loop runs here, on
-        a background thread otherwise, which blocks the loop that runs here. `backend` is `"asyncio"` or
-        `"trio"`. If it is not given, it is that of the decorator; if that has none, the one of the loop that
-        runs here; and if none does, what `configure` says. Ctrl-C cancels the coroutine, waits for its
-        clean-up and raises `KeyboardInterrupt`; a second one does not wait.
+        Where it runs is told in the documentation's table: on the loop that waits for this thread, if one
+        does; in this thread, if no event loop runs here; else on a background thread, which blocks the loop
+        that runs here. `backend` is `"asyncio"` or `"trio"`. If it is not given, it is that of the decorator;
+        if that has none, the one of the loop that runs here, or waits; and if none does, what `configure`
+        says. Ctrl-C cancels the coroutine, waits for its clean-up and raises `KeyboardInterrupt`; a second
+        one does not wait.
         """
         return cast("R_co", self._run(timeout, context, backend)())
 

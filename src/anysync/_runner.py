@@ -5,6 +5,7 @@ from _thread import RLock
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
+from os import getpid
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
@@ -54,6 +55,8 @@ class Runner:
         self._backend = backend or (the_process().backend if backend_options else None)
         self._host: ThreadHost | None = None
         self._closed = False
+        #: by process: after a fork, the parent's may be held for good
+        self._locks: dict[int, RLock] = {}
 
     def run(
         self, awaitable: Awaitable[R], timeout: float | None = None, *, context: Context | None = None
@@ -131,7 +134,7 @@ class Runner:
 
     def _lock(self) -> "RLock":
         # none for all runners: a signal handler that breaks in may wait for who wants another one
-        return the_process().runners.setdefault(self, RLock())
+        return self._locks.setdefault(getpid(), RLock())
 
     def _live(self) -> "ThreadHost":
         process = the_process()
@@ -168,9 +171,9 @@ def configure(
     times a second. Until this is set, loops in asyncio's debug mode are warned of after 5 seconds, and others
     never; `math.inf` is never.
 
-    `go_home`, which is on until it is set to false, has sync code in a worker thread of anyio's, such as a
-    sync endpoint of Starlette or FastAPI, run its coroutines on the loop that waits for the thread
-    (`anyio.to_thread.run_sync`). Else they run in the thread itself, on its own loop.
+    `go_home`, which is on until it is set to false, has sync code in a worker thread of anyio's or trio's,
+    such as a sync endpoint of Starlette or FastAPI, run its coroutines on the loop that waits for the thread
+    (`anyio.to_thread.run_sync`, `trio.to_thread.run_sync`). Else they run in the thread itself.
 
     Raises `ValueError` for an unknown backend or seconds that are not positive, `TypeError` for an unknown
     option or a value of the wrong type, `ImportError` if trio or uvloop is asked for and not installed. Then
@@ -225,7 +228,7 @@ def _loop_options(backend: str | None, options: Mapping[str, Any]) -> dict[str, 
 
     backend = backend or process.backend
     if unknown := set(options) - set(_OPTIONS[backend]):
-        names = ", ".join(map(repr, sorted(unknown)))
+        names = ", ".join(sorted(map(repr, unknown)))
         *known, last = map(repr, _OPTIONS[backend])
         raise TypeError(f"unknown backend options {names}: {backend} has {', '.join(known)} and {last}")
     if backend == "trio":
@@ -245,8 +248,12 @@ def _loop_options(backend: str | None, options: Mapping[str, Any]) -> dict[str, 
 
 
 def _uvloop_factory() -> "Callable[[], AbstractEventLoop]":
-    if sys.platform == "win32":
-        from winloop import new_event_loop
-    else:
-        from uvloop import new_event_loop
+    try:
+        if sys.platform == "win32":
+            from winloop import new_event_loop
+        else:
+            from uvloop import new_event_loop
+    except ImportError as error:
+        message = f"use_uvloop needs {error.name}: pip install {error.name}"
+        raise ImportError(message, name=error.name) from error
     return new_event_loop

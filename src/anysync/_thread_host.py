@@ -45,7 +45,7 @@ class ThreadHost(Host):
             start(self.thread)
         except RuntimeError as error:
             process.newborn.discard(self)
-            process.hosts.discard(self)
+            process.discard(self)
             self.gone = str(error)
             self.loop.close()
             raise RuntimeError(f"sync code inside an event loop needs a thread of its own: {error}") from None

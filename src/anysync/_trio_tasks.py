@@ -193,6 +193,7 @@ class TrioSession(Session):
     """
 
     foreign = True
+    cancels = CancelledError, trio.Cancelled
     _waiting: trio.lowlevel.Task | None = None
     _told: BaseException | None = None
 

@@ -180,12 +180,19 @@ def test_04_many_tools_at_once_and_tools_of_tools_end(way):
 def test_04_a_tool_in_a_worker_thread_of_trio_calls_async_code():
     import trio
 
+    @anysync.coroutine
+    async def on_trio():
+        await trio.sleep(0)
+        return threading.current_thread(), var.get()
+
     def tool():
-        _, thread, seen = who().run()
-        return thread is threading.current_thread(), seen
+        return on_trio().run(), who().run(backend="asyncio")[1:]
 
     async def main():
         var.set("caller's")
-        return [await trio.to_thread.run_sync(tool) for _ in range(2)]
+        for _ in range(2):
+            (home, seen), (other, seen_there) = await trio.to_thread.run_sync(tool)
+            assert home is threading.current_thread() is not other
+            assert seen == seen_there == "caller's"
 
-    assert trio.run(main) == [(True, "caller's")] * 2
+    trio.run(main)
