@@ -789,10 +789,10 @@ cdef class Mailbox:
     def perform(self, BaseCall call, job=None):
         cdef Latch latch = call.on_done
         if latch is None:
-            if call.result is not None:
-                return
             call.on_done = latch = Latch.__new__(Latch)
             latch.mailbox = self
+        if call.result is not None:
+            return
         self.post(call, job)
         latch.wait(call if job is None else None)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import anyio
 import sniffio
+from scripts import collect_dropped
 
 import anysync
 
@@ -270,6 +271,7 @@ class Caller:
     def settle(self) -> None:
         """Wait for the end of what was cancelled or dropped, and check it."""
         if self.left:
+            collect_dropped()
             for submit in anysync.AnySyncCoroutine.submit, self.runner.submit:
                 submit(work(Job())).result(PATIENCE)  # comes after all that was submitted before
         for job in self.left:

@@ -37,7 +37,7 @@ from crowd import (
 )
 from hypothesis import HealthCheck, Phase, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
-from scripts import in_loop, quick_loops, threads_since
+from scripts import collect_dropped, in_loop, quick_loops, threads_since
 
 import anysync
 from anysync._process import process
@@ -376,6 +376,7 @@ class Model(RuleBasedStateMachine):
         if one.kind == "iterator":  # what it wraps is left as it is: somebody else may have it
             one.job.ended = one.job.begun
         elif one.job.begun:
+            collect_dropped()
             assert one.job.over.wait(PATIENCE)
         assert one.job.begun == one.job.ended <= 1
 

@@ -6,6 +6,7 @@ What plain code runs on, and every loop here is of, is the backend that is confi
 from concurrent.futures import ThreadPoolExecutor
 
 import anyio
+from scripts import collect_dropped
 
 import anysync
 from anysync._process import process
@@ -56,7 +57,9 @@ def nested_in_with(call):
 
 def in_thread(call):
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(call).result(60)
+        result = pool.submit(call).result(60)
+    collect_dropped()
+    return result
 
 
 def error_of(call):

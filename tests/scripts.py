@@ -10,6 +10,7 @@ import asyncio
 import atexit
 import faulthandler
 import functools
+import gc
 import marshal
 import os
 import signal
@@ -30,6 +31,9 @@ from forkserver import ForkServer, serve
 
 # seconds until a process that hangs shows where, and dies
 WATCHDOG = int(os.environ.get("ANYSYNC_TEST_WATCHDOG", 45))
+PYPY = sys.implementation.name == "pypy"  # which counts no references, and collects nothing at its end
+#: whose functions are in tracebacks where they are not compiled
+COMPILED = (asyncio.tasks.__file__, asyncio.futures.__file__) if PYPY else ()
 FORKS = ("-W", "ignore::DeprecationWarning")  # since Python 3.12, a fork warns if there are threads
 
 
@@ -237,6 +241,17 @@ def in_trio(function: Callable[[], Any]) -> Any:
     return trio.run(main)
 
 
+def collect_dropped() -> None:
+    """Collect what has been let go of, and see it cleaned up, where references are not counted."""
+    if PYPY:
+        for _ in range(3):  # what a destructor needs goes after it
+            gc.collect()
+        module: Any = sys.modules.get("anysync._process")
+        closing = set(module.process.threads) if module is not None else set()
+        for thread in closing - {threading.current_thread()}:
+            thread.join(WATCHDOG)
+
+
 def plainly(function: Callable[[], Any]) -> Any:
     return function()
 
@@ -262,6 +277,8 @@ async def suspended(event: threading.Event) -> None:
 def threads_since(before: Iterable[threading.Thread]) -> list[threading.Thread]:
     """Return the threads that were not there before and do not end: what ends is there a moment longer."""
     since = [thread for thread in threading.enumerate() if thread not in before]
+    if since:
+        collect_dropped()
     for thread in since:
         thread.join(5)
     return [thread for thread in since if thread.is_alive()]

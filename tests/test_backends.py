@@ -18,6 +18,7 @@ from anyio import from_thread, to_thread
 from loops import current_task, shielded
 from places import error_of, in_loop, inline, opened
 from pytest_marks import every_step, everywhere
+from scripts import collect_dropped
 from steps import KINDS, STEPS, Here, after_a_turn, at_once, bare, outcome
 
 import anysync
@@ -488,6 +489,7 @@ def test_what_a_call_used_dies_with_it(backend):
         for fails in False, True:
             use(fails)
         library().run()  # trio keeps the last task's outcome until its next turn
+        collect_dropped()
         assert [reference() for reference in things] == [None] * 4
     finally:
         gc.enable()

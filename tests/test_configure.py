@@ -13,7 +13,7 @@ from contextvars import ContextVar, copy_context
 from typing import Any
 
 import pytest
-from scripts import complaints
+from scripts import collect_dropped, complaints
 
 from anysync import AnySyncIterator, Runner, _stalls, configure, contextmanager, coroutine, generator, run
 
@@ -173,6 +173,7 @@ def test_a_loop_that_exists_stays_as_it_is() -> None:
 def test_the_loop_of_the_factory_is_kept_and_closed_with_its_thread() -> None:
     configure(backend_options={"loop_factory": OwnLoop})
     first, second = in_new_thread(lambda: (run(of_the_loop()), run(of_the_loop())))
+    collect_dropped()
     assert first is second
     assert first.is_closed()
 
@@ -614,6 +615,7 @@ def test_left_generator_is_cleaned_up(place: Place) -> None:
         for number in count(3, closed):
             assert number == 0
             break
+        collect_dropped()
         numbers = count(3, dropped)
         assert next(numbers) == 0
         numbers.close()
@@ -784,7 +786,7 @@ def test_several_threads_step_one_generator(foreign: None) -> None:
 
 # In a process of its own, whose exit tells too.
 THREADS_THAT_END = """
-import asyncio, sys, threading
+import asyncio, gc, sys, threading
 import anysync
 
 @anysync.contextmanager
@@ -802,6 +804,7 @@ for factory in None, asyncio.SelectorEventLoop:
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
+gc.collect()
 for thread in set(threading.enumerate()) - {threading.main_thread()}:
     thread.join(5)  # it may be at its very end
 print(len(threading.enumerate()))

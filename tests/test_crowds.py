@@ -11,7 +11,7 @@ import anyio
 import pytest
 from crowd import PATIENCE, Caller, Job, items, opened, tasks, work
 from pytest_marks import GIL
-from scripts import FORKS, complaints, in_loop, run_file, script
+from scripts import FORKS, collect_dropped, complaints, in_loop, run_file, script
 
 import anysync
 from anysync import _hosts, _objects
@@ -71,6 +71,7 @@ def test_a_crowd_that_calls_in_all_ways_at_once(seed, backend):
     for caller in callers:
         if not isinstance(caller.exception(), threading.BrokenBarrierError):
             caller.result()
+    collect_dropped()
     for thread in threading.enumerate():
         if not thread.name.startswith(("MainThread", "anysync background", "Trio thread")):
             thread.join()  # it is about to end, or the watchdog tells where it is

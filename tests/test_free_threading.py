@@ -15,7 +15,7 @@ import pytest
 import scripts
 from loops import current_task, this_loop
 from pytest_marks import on_both
-from scripts import in_loop, python, raised, script
+from scripts import collect_dropped, in_loop, python, raised, script
 
 import anysync
 
@@ -326,6 +326,7 @@ def test_threads_come_and_go(place):
 
     for _ in range(10):
         generators = at_once([partial(getattr(scripts, place), partial(call, me)) for me in range(THREADS)])
+        collect_dropped()
         for me, generator in enumerate(generators):
             if place == "plainly":
                 assert "has ended" in str(raised(lambda generator=generator: next(generator)))

@@ -16,7 +16,7 @@ import anyio
 import pytest
 from places import error_of, in_loop, in_thread
 from pytest_marks import every_place, everywhere, on_both
-from scripts import script
+from scripts import collect_dropped, script
 
 import anysync
 from anysync import _calls, core
@@ -119,6 +119,7 @@ def test_a_helper_that_is_woken_while_its_thread_ends_waits_to_be_told_who_close
         return host.loop, future
 
     loop, future = in_thread(call)
+    collect_dropped()
     assert (loop.is_closed(), future.done()) == (True, True)
 
 

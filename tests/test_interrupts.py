@@ -19,7 +19,7 @@ import scripts
 from anyio import get_cancelled_exc_class as cancel
 from loops import call_soon, leave_behind, post, shielded, this_loop
 from pytest_marks import on_asyncio, on_both
-from scripts import backend, in_loop, raised, script, send_after, suspended
+from scripts import backend, collect_dropped, in_loop, raised, script, send_after, suspended
 
 import anysync
 from anysync._core import importing
@@ -757,6 +757,7 @@ def test_an_interrupt_just_as_a_step_queues_up_for_the_loop_loses_nobodys_turn()
 @script(options=["-W", "ignore:coroutine 'LoopOnTrio.call_later:RuntimeWarning"])
 def test_ctrl_c_at_any_line_of_the_event_loop_is_followed_by_the_clean_up(use):
     loop_code = loop_files()
+    in_c = "_get_running_loop", "_set_running_loop"  # but on PyPy: they are called from lines of ours
 
     def tell(unraisable):  # Python's eager start goes on with the interrupt set, and garbage may die there
         if not isinstance(unraisable.exc_value, SystemError):
@@ -764,7 +765,7 @@ def test_ctrl_c_at_any_line_of_the_event_loop_is_followed_by_the_clean_up(use):
 
     def trace(frame, event, _):
         nonlocal lines
-        if not frame.f_code.co_filename.startswith(loop_code):
+        if not frame.f_code.co_filename.startswith(loop_code) or frame.f_code.co_name in in_c:
             return None
         if event == "line":
             lines += 1
@@ -784,6 +785,9 @@ def test_ctrl_c_at_any_line_of_the_event_loop_is_followed_by_the_clean_up(use):
             assert lines < line, "the interrupt was lost"
         sys.settrace(None)
         assert works().run() == 1
+        if log == ["in"]:  # the generator is suspended, and nobody has it
+            collect_dropped()
+            assert works().run() == 1
         assert log in ([], ["in", "out"])
         assert anysync.run(tasks()) == before
     assert line > 20

@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 import time
-import tracemalloc
 import weakref
 from contextvars import ContextVar
 
@@ -217,6 +216,7 @@ def figures():
 
 def check_flat(use, times, collected=False):
     """Check that nothing grows while something is done so many times, without the garbage collector."""
+    import tracemalloc  # which PyPy has not
 
     def use_it(times):
         for _ in range(times):

@@ -13,6 +13,7 @@ import pytest
 from loops import current_task, shielded
 from places import error_of, in_async_code, in_loop, in_with, nested, nested_in_with, plain
 from pytest_marks import everywhere, on_both
+from scripts import collect_dropped
 
 import anysync
 from anysync import AnySyncCoroutine
@@ -353,8 +354,12 @@ def test_asyncio_gathers_and_runs_it():
 
 def test_one_that_was_never_run_warns_as_a_bare_coroutine_does():
     def warnings_of(function):
-        with pytest.warns(RuntimeWarning) as caught:
+        def drop():
             function(1)
+            collect_dropped()
+
+        with pytest.warns(RuntimeWarning) as caught:
+            drop()
         return [str(warning.message) for warning in caught]
 
     bare = warnings_of(answer.__wrapped__)

@@ -7,6 +7,7 @@ import anyio
 import pytest
 from places import error_of, in_async_code
 from pytest_marks import every_row, every_step, on_both
+from scripts import COMPILED
 from steps import ROWS, STEPS, Oops, Stop, bare
 
 import anysync
@@ -41,6 +42,7 @@ def error_in_async_code(step, fails):
 def names_in(error):
     """Return the names of the functions in the traceback, and how many of the frames are ours."""
     codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    codes = [code for code in codes if code.co_filename not in COMPILED]
     others = [code.co_name for code in codes if os.path.dirname(code.co_filename) not in OURS]
     return others, len(codes) - len(others)
 

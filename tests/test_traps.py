@@ -31,8 +31,8 @@ from loops import (
     this_loop,
 )
 from places import error_of, in_async_code, in_loop, in_thread, nested, nested_in_with, plain
-from pytest_marks import dies_at_once, every_place, everywhere, on_both
-from scripts import python, script
+from pytest_marks import dies_at_once, every_place, everywhere, of_cpython, on_both
+from scripts import COMPILED, collect_dropped, python, script
 
 import anysync
 from anysync import AnySyncCoroutine
@@ -447,6 +447,7 @@ def test_an_abandoned_async_generator_is_closed_by_the_loop(place, suspended):
         return this_loop()
 
     loop = place(lambda: anysync.run(abandon()))
+    collect_dropped()
     place(lambda: anysync.run(turn()))
     assert closed == [loop]
 
@@ -771,6 +772,7 @@ OURS = os.path.dirname(anysync.__file__), "anysync_ext"  # where the compiled co
 def frames_of(error):
     """Return the names of the functions in the traceback, and how many of them are ours."""
     codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    codes = [code for code in codes if code.co_filename not in COMPILED]
     others = [code.co_name for code in codes if os.path.dirname(code.co_filename) not in OURS]
     return others, len(codes) - len(others)
 
@@ -942,6 +944,7 @@ if {used_before}:
     assert python(program) == ["value", "value", "value", "error"]
 
 
+@of_cpython
 @pytest.mark.parametrize("kept_alive_by", ["builtins", "__main__", "anysync"])
 def test_calls_from_a_destructor_at_the_end_of_the_process_work(kept_alive_by, backend):
     assert python(

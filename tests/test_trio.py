@@ -11,6 +11,7 @@ import scripts
 import sniffio
 import trio
 from loops import call_soon, shielded
+from pytest_marks import of_cpython
 from scripts import raised, script
 
 import anysync
@@ -142,6 +143,7 @@ def test_a_runner_that_is_closed_during_a_step_says_so():
     assert (type(errors[0]), str(errors[0])) == (RuntimeError, "the runner has been closed")
 
 
+@of_cpython
 @script(out="called\n")
 def test_a_destructor_may_choose_trio_when_the_interpreter_ends():
     class Calls:

@@ -13,7 +13,7 @@ import trio
 from loops import CANCELS, call_soon, leave_behind, post, shielded, this_loop
 from places import error_of, in_async_code, in_loop, in_thread, nested, plain
 from pytest_marks import on_asyncio, on_both
-from scripts import python, threads_since
+from scripts import collect_dropped, python, threads_since
 
 import anysync
 from anysync import AnySyncCoroutine
@@ -390,6 +390,7 @@ def test_each_thread_keeps_a_loop_of_its_own():
         first, second = (pool.submit(loop_of().run).result(30) for _ in range(2))
         assert first is second is not loop_of().run()
         assert not has_ended(first)
+    collect_dropped()
     assert has_ended(first)
 
 

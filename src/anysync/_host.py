@@ -165,9 +165,8 @@ class Host:
             see_through(call, self._post_and_wait, error)
 
     def _post_and_wait(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
-        latch = Latch() if call.on_done is None and call.result is None else call.on_done
-        if isinstance(latch, Latch):  # else it has ended meanwhile
-            call.on_done = latch
+        call.on_done = latch = call.on_done or Latch()
+        if isinstance(latch, Latch) and call.result is None:  # else it has ended meanwhile
             self.post(call, job)
             latch.wait(call if job is None else None)
 

@@ -9,7 +9,6 @@ from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from inspect import CO_COROUTINE
-from queue import Empty, SimpleQueue
 from time import monotonic
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from ._host import Host, new_loop, new_thread, start
 from ._interrupts import Interrupts, give_back_ctrl_c
 from ._on_asyncio import Loop, kept_loop
 from ._process import process
+from ._queues import Empty, SimpleQueue
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -73,7 +73,7 @@ class KeptHost(Drive, Host):
         #: who is to start the helper, as of `_driver`, and whether it has begun to
         self._starter: dict[str, int] = {}
         self._bell: SimpleQueue[bool] = SimpleQueue()
-        self._helper_closes = self._helper_ends = False
+        self._helper_closes = self._helper_ends = self._helper_left = False
         self._helped = allocate_lock()
         self._helped.acquire()
         self.own_loop = self.loop if isinstance(self.loop, Loop) else None
@@ -355,6 +355,8 @@ class KeptHost(Drive, Host):
             if self._helper_closes:
                 self._close_loop()
         finally:
+            if self._helper_left and self._helper is not None:
+                process.threads.discard(self._helper)
             self._helped.release()
 
     def perform_sometime(self, call: BaseCall) -> bool:
@@ -407,8 +409,13 @@ class KeptHost(Drive, Host):
         finally:
             self._helper_ends = True
             if self._helper is not None:
+                # on PyPy, garbage collection in any thread: nothing there may wait, so `exit` does
+                self._helper_left = at_thread_end and get_ident() != self._owner
+                if self._helper_left:
+                    process.threads.add(self._helper)
                 self._ring()
-                self._helped.acquire()  # not join(), which would register this thread again
+                if not self._helper_left:
+                    self._helped.acquire()  # not join(), which would register this thread again
             self._dismiss_followers()
 
     def _take_from_daemon(self, turn: _Turn) -> bool:

@@ -45,7 +45,8 @@ class Process:
         self._hosts: weakref.WeakValueDictionary[int, Host] = weakref.WeakValueDictionary()
         #: those of threads that Python has buried in a child, before `forked`
         self.orphans: list[Host] = []
-        #: those of a subinterpreter, whose end is fatal before theirs
+        #: those that `exit` waits for: of a subinterpreter, whose end is fatal before theirs, and helpers
+        #: that close what garbage collection has left to them
         self.threads: set[threading.Thread] = set()
         #: those of all hosts, by the thread that is about to fork
         self.tasks: dict[int, set[asyncio.Task[Any]]] = {}
@@ -121,7 +122,7 @@ class Process:
         self.patience = monotonic() + 1
         for host in sorted(self.hosts(), key=lambda host: host.exit_order):
             host.close()
-        for ours in self.threads:
+        for ours in self.threads.copy():
             ours.join()
 
 

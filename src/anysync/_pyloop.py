@@ -29,13 +29,13 @@ if TYPE_CHECKING:
         _get_running_loop,  # pyright: ignore[reportPrivateUsage]
         current_task,
     )
-    from queue import Empty, SimpleQueue
 
     from ._home_host import HomeHost
     from ._host import Host
     from ._kept_host import Keeper, KeptHost
     from ._on_asyncio import Loop
     from ._on_trio import TrioLoop
+    from ._queues import Empty, SimpleQueue
     from ._thread_host import ThreadHost
 
 R_co = TypeVar("R_co", covariant=True)
@@ -59,7 +59,8 @@ def load(spin: float, watch: "Callable[[BaseCall, float], bool]") -> None:
         _get_running_loop as get,  # pyright: ignore[reportPrivateUsage]
         current_task,
     )
-    from queue import Empty, SimpleQueue
+
+    from ._queues import Empty, SimpleQueue
 
     _get_running_loop, _new_task, _spin, _watch = get, Task.__new__, spin, watch
 
@@ -155,7 +156,10 @@ def _start(holder: "BaseCall | BaseSession", loop: "Loop", coro: Coro, context: 
     except BaseException as error:
         task = cast("Any", holder).task
         interrupt = bare_interrupt(error)
-        if interrupt is None or task is None or not (task._loop and (task.done() or task._coro)):
+        begun = task is not None and task._loop and (task.done() or getattr(task, "_coro", None))
+        if interrupt is None or not begun:  # a task that is written in Python has no `_coro` at first
+            if task is not None:
+                task._log_destroy_pending = False
             holder.task = None
             raise
         if not task.done():
@@ -674,9 +678,8 @@ class Mailbox:
 
     def perform(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
         """Have the thread begin `call`, or do `job` for it, and wait for its end."""
-        latch = Latch() if call.on_done is None and call.result is None else call.on_done
-        if isinstance(latch, Latch):  # else it has ended meanwhile
-            call.on_done = latch
+        call.on_done = latch = call.on_done or Latch()
+        if isinstance(latch, Latch) and call.result is None:  # looked at last: who ends it finds the latch
             self.post(call, job)
             latch.wait(call if job is None else None)
 

@@ -15,7 +15,7 @@ import pytest
 from scripts import script
 
 PROGRAM = """
-import asyncio, contextvars
+import asyncio, contextvars, gc, sys
 import anysync
 
 var = contextvars.ContextVar("var", default="unset")
@@ -103,6 +103,8 @@ print("closed", attempt(lambda: next(generator)))
 for x in echo():
     print("break at", x)
     break
+if sys.implementation.name == "pypy":
+    gc.collect()
 print("iterator", list(count(3)), sum(count(4)))
 
 with ticking() as ticks:

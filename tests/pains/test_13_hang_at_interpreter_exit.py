@@ -4,7 +4,8 @@ import time
 
 import pytest
 import scripts
-from scripts import run_source
+from pytest_marks import of_cpython
+from scripts import PYPY, run_source
 
 SOURCE = """
 import asyncio, atexit, builtins, time
@@ -62,9 +63,10 @@ def test_13_hang_at_interpreter_exit(place, tmp_path):
     told = dict(line.rsplit(" ", 1) if line.endswith(" 1") else line.split(" ", 1) for line in lines)
     assert told["atexit"] == "1"
     assert told["pending"] == "task"
-    assert told["destructor"] == "1" or (
-        place == "in_loop" and "needs a thread of its own" in told["destructor"]
-    )
+    if not PYPY:  # which runs no destructors at exit
+        assert told["destructor"] == "1" or (
+            place == "in_loop" and "needs a thread of its own" in told["destructor"]
+        )
 
 
 NEEDS_A_THREAD = """
@@ -118,6 +120,7 @@ builtins.kept_alive = Filesystem({use})
 """
 
 
+@of_cpython
 @pytest.mark.parametrize("use", ["enter", "submit", "call_in_loop"])
 def test_13_where_no_thread_can_start_the_error_says_so(use, tmp_path):
     """fsspec/gcsfs#1037: before Python 3.12, a thread that is started then never begins."""

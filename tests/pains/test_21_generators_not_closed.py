@@ -8,6 +8,7 @@ import anyio
 import pytest
 from loops import call_soon, current_task, post, this_loop
 from places import error_of
+from scripts import collect_dropped
 from worlds import both_worlds
 
 import anysync
@@ -44,6 +45,7 @@ def test_21_generators_not_closed_by_a_break():
     rows = Rows()
     for _ in rows.read():
         break
+    collect_dropped()
     assert rows.ended.wait(30)
     assert rows.tasks[0] is rows.tasks[1]
 
@@ -56,6 +58,7 @@ def test_21_generators_not_closed_when_the_next_line_runs():
     rows = Rows()
     for _ in rows.read():
         break
+    collect_dropped()
     assert rows.ended.is_set()
 
 
@@ -92,4 +95,5 @@ def test_21_errors_of_the_body_arrive_as_they_are(error):
 
     assert error_of(use) is error
     error.with_traceback(None)  # whose frame holds the generator
+    collect_dropped()
     assert rows.ended.wait(30)

@@ -8,7 +8,7 @@ import weakref
 import pytest
 import scripts
 from pytest_marks import dies_at_once
-from scripts import raised, script
+from scripts import collect_dropped, raised, script
 
 import anysync
 
@@ -30,6 +30,7 @@ async def nothing():
 
 def alive():
     anysync.run(nothing())  # when this is served, the thread that served the last call has let go of it
+    collect_dropped()
     return [reference for reference in references if reference() is not None]
 
 
