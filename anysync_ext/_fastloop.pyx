@@ -901,7 +901,7 @@ cdef bint park(Lock lock, double until) noexcept nogil:
 
 
 cdef bint may_go_home() except -1:
-    """Whether a loop may wait for this thread, as for a worker thread of anyio's: see `_home_host`."""
+    """Whether a loop may wait for this thread, as for a worker thread: see `_home_host`."""
     library = modules.get("anyio._core._eventloop")
     if library is not None and getattr(getattr(library, "threadlocals", None), "current_token", None) is not None:
         return True
@@ -925,6 +925,9 @@ cdef class BaseCoroutine:
 
     def _check(self):
         raise NotImplementedError
+
+    def __reduce__(self):
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
     def __await__(self):
         coro = self.coro

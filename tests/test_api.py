@@ -14,9 +14,11 @@ import warnings
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Generic, TypeVar, get_args, get_origin
 
 import pytest
+import sniffio
 
 import anysync
 from anysync import (
@@ -546,11 +548,8 @@ class Countdown(AnySyncIterator[int]):
 
 
 class Lent(AnySyncContextManager[int]):
-    def __init__(self) -> None:
-        self.number = 7
-
     async def __aenter__(self) -> int:
-        return self.number
+        return 7
 
     async def __aexit__(self, *error: object) -> None: ...
 
@@ -568,11 +567,23 @@ def test_a_copy_has_yet_to_begin(make_copy: Any) -> None:
     assert not original.closed
     assert next(original) == 0
     manager = Lent()
-    with manager as outer, make_copy(manager) as inner:
-        assert outer == inner == 7
+    for _ in range(2):
+        with manager as outer, make_copy(manager) as inner:
+            assert outer == inner == 7
 
 
-@pytest.mark.parametrize("make_copy", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_copy_of_a_manager_is_on_its_backend() -> None:
+    @anysync.contextmanager(backend="trio")
+    async def here() -> AsyncIterator[str]:
+        yield sniffio.current_async_library()
+
+    with copy.copy(here()) as library:
+        assert library == "trio"
+
+
+@pytest.mark.parametrize(
+    "make_copy", [copy.copy, copy.deepcopy, pickle.dumps, partial(pickle.dumps, protocol=0)]
+)
 def test_a_coroutine_cannot_be_copied(make_copy: Any) -> None:
     coro = wrap_coroutine(answer())
     with pytest.raises(TypeError, match="cannot pickle 'AnySyncCoroutine' object"):

@@ -784,6 +784,36 @@ def test_several_threads_step_one_generator(foreign: None) -> None:
     assert in_new_thread(call) == [0, 1, 2]
 
 
+def test_a_thread_whose_loop_is_closed_while_its_helper_turns_it_gets_another_one(foreign: None) -> None:
+    @contextmanager
+    async def beating() -> AsyncIterator[asyncio.AbstractEventLoop]:
+        beats = asyncio.create_task(asyncio.sleep(3600))
+        await asyncio.sleep(0)
+        yield asyncio.get_running_loop()
+        beats.cancel()
+
+    def call() -> int:
+        def turned_when_closed() -> None:
+            loop.close()
+            closed.set()
+            run_forever()
+
+        manager, closed = beating(), threading.Event()
+        loop = manager.__enter__()
+        run_forever = loop.run_forever
+        try:
+            loop.run_forever = turned_when_closed  # type: ignore[method-assign]
+        except AttributeError:
+            pytest.skip("uvloop's cannot be patched")
+        loop.call_soon_threadsafe(loop.stop)  # the helper turns it
+        assert closed.wait(60)
+        with pytest.raises(RuntimeError, match="closed"):
+            manager.__exit__(None, None, None)
+        return next(count(1))
+
+    assert in_new_thread(call) == 0
+
+
 # In a process of its own, whose exit tells too.
 THREADS_THAT_END = """
 import asyncio, gc, sys, threading

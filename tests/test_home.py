@@ -4,6 +4,7 @@ import asyncio
 import gc
 import sys
 import threading
+from collections.abc import Coroutine
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
@@ -16,7 +17,7 @@ import sniffio
 from anyio import from_thread, to_thread
 from places import in_thread
 from pytest_marks import dies_at_once
-from scripts import script
+from scripts import FORKS, fork, script
 
 import anysync
 from anysync._process import process
@@ -575,7 +576,7 @@ def test_many_new_workers_call_at_once():
 
     sys.setswitchinterval(1e-5)
     home = threading.current_thread()
-    for _ in range(20):
+    for _ in range(10):
         together = threading.Barrier(40)
         anyio.run(main)
 
@@ -609,6 +610,72 @@ def test_a_cancel_of_trios_own_worker_reaches_the_coroutine():
     log = []
     assert trio.run(main)
     assert log == ["cancelled"]
+
+
+@script
+def test_trios_workers_need_no_anyio():
+    import trio
+
+    @anysync.coroutine
+    async def here():
+        await trio.sleep(0)
+        return threading.current_thread()
+
+    def call():
+        with entered() as inside:
+            return [here().run(), inside]
+
+    @anysync.contextmanager
+    async def entered():
+        yield threading.current_thread()
+
+    async def main():
+        return await trio.to_thread.run_sync(call)
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "anyio"]:
+        del sys.modules[name]
+    sys.modules["anyio"] = None
+    assert set(trio.run(main)) == {threading.current_thread()}
+    del sys.modules["anyio"]
+
+
+@backends
+@script(options=FORKS)
+def test_the_child_of_a_worker_that_forks_has_no_loop_to_go_to(backend):
+    def call():
+        assert thread().run() is home
+        assert fork(child) == 0
+        assert thread().run() is home
+
+    def child():
+        assert thread().run() is threading.current_thread()
+        assert [*threads()] == [threading.current_thread()] * 3
+
+    home = threading.current_thread()
+    in_worker(call, backend)
+
+
+def test_a_coroutine_that_is_no_function_may_refuse_to_be_closed_when_it_has_ended():
+    class Own(Coroutine):
+        def __init__(self, coro):
+            self.coro = coro
+
+        def __await__(self):
+            return self.coro.__await__()
+
+        def send(self, value):
+            return self.coro.send(value)
+
+        def throw(self, *error):
+            return self.coro.throw(*error)
+
+    async def fails():
+        await anyio.sleep(0)
+        raise error
+
+    error = Oops()
+    assert in_worker(lambda: error_or_value(lambda: anysync.run(Own(fails()))), "asyncio") is error
+    assert error_or_value(lambda: anysync.run(Own(fails()))) is error
 
 
 @pytest.mark.parametrize("turns", range(6))

@@ -1,7 +1,9 @@
-"""The loop that waits for a worker thread of anyio's: where sync code in that thread is at home."""
+"""The loop that waits for a worker thread of anyio's or trio's: where sync code in that thread is at home."""
 
+from _thread import get_ident
 from asyncio import AbstractEventLoop, CancelledError, Task
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from math import inf
@@ -47,8 +49,9 @@ class HomeCall(Call):
             self.fail(task.result().error)
 
     def settle_failed(self, task: "Task[Any]") -> None:
-        if self.inner is not None:
-            self.inner.close()  # a task that was cancelled before it began has not
+        if task.cancelled() and self.inner is not None:
+            with suppress(Exception):  # of one that is not Python's own
+                self.inner.close()  # a task that was cancelled before it began has not
         error = None if task.cancelled() else task.exception()
         if error is not None:
             drop_frame(error)  # of `_contained`
@@ -91,8 +94,16 @@ class HomeHost(Host):
 
     def __init__(self, backend: str, native: Any) -> None:
         loop: Any = native
+        #: anyio, or trio itself, whose names are the same
+        self._library: Any = None
         if backend == "trio":
             loop = on_trio().HomeOnTrio(native)
+            self._library = on_trio().trio
+        else:
+            import anyio.from_thread
+            import anyio.to_thread
+
+            self._library = anyio
         super().__init__(backend, loop, self._nothing_to_end)
         if backend == "asyncio":
             self._call_type = HomeCall
@@ -116,13 +127,9 @@ class HomeHost(Host):
         elif running() is self.loop or (self.backend == "trio" and self._runs_here()):
             call.abort(RuntimeError("would wait for itself: this object lives on the loop that runs here"))
         elif running() is None and _token() is self.native:
-            from anyio import from_thread
-
-            # trio's own worker threads are none to anyio
-            there: Any = on_trio().trio.from_thread if self.backend == "trio" else from_thread
             self._keep_turning(call)
             try:
-                there.run(self._see_to, call)
+                self._library.from_thread.run(self._see_to, call)
             except RuntimeError:
                 call.abort(RuntimeError("the loop that waits for this thread has just ended"))
             except BaseException as error:  # cancelled before it has begun
@@ -140,28 +147,26 @@ class HomeHost(Host):
 
     async def _see_to(self, call: BaseCall) -> None:
         """Take `call` to its end, in a task that is cancelled when the loop is not to wait for its thread."""
-        from anyio import CancelScope, Event, current_effective_deadline, get_cancelled_exc_class
-        from anyio.to_thread import current_default_thread_limiter
-
-        done, limiter = Event(), current_default_thread_limiter()
-        limiter.total_tokens += 1  # the thread that waits has one, and the call may need a thread too
+        library = self._library
+        done, limiter = library.Event(), library.to_thread.current_default_thread_limiter()
         call.on_done = done.set
         # not in this task, which an eager step would suspend
         self.loop.call_soon(call.begin, context=Context())
-        with CancelScope() as scope:
-            if current_effective_deadline() == -inf:  # which nobody tells a task that comes later
+        limiter.total_tokens += 1  # the thread that waits has one, and the call may need a thread too
+        with library.CancelScope() as scope:
+            if library.current_effective_deadline() == -inf:  # which nobody tells a task that comes later
                 scope.cancel()
             try:
                 await done.wait()
-            except get_cancelled_exc_class() as cancelled:
+            except self._session_type.cancels as cancelled:
                 call.cancel()
-                with CancelScope(shield=True):
+                with library.CancelScope(shield=True):
                     await done.wait()
                 result: Any = call.result
                 if isinstance(result, partial) and isinstance(result.args[0], CancelledError):
                     call.result = partial(raise_as_is, cancelled)  # by which its scope knows it
             finally:
-                limiter.total_tokens -= 1
+                limiter.total_tokens = max(1, limiter.total_tokens - 1)  # which may have been set meanwhile
 
     def post(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
         try:
@@ -183,10 +188,8 @@ class HomeHost(Host):
             self._guard = self.loop.create_task(self._stand_guard(self._dismissed), context=Context())
 
     async def _stand_guard(self, number: int) -> None:
-        from anyio import sleep_forever
-
         try:
-            await sleep_forever()
+            await self._library.sleep_forever()
         finally:
             sessions = self._sessions()
             if number < self._dismissed:
@@ -238,8 +241,8 @@ def _token() -> Any:
 def home(backend: str | None) -> HomeHost | None:
     """Return the host of the loop that waits for this thread, if there is one, of that backend."""
     native = _token()
-    if native is None or not process.go_home:
-        return None
+    if native is None or not process.go_home or get_ident() == process.main_thread:
+        return None  # the main one is no worker, but in the child of a worker that has forked
     found = "asyncio" if isinstance(native, AbstractEventLoop) else "trio"
     if backend not in (None, found) or not _waits(native):
         return None

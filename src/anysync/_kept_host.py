@@ -159,7 +159,7 @@ class KeptHost(Drive, Host):
                             begun = True
                         self._turn_until(call)
                     elif self.loop.is_closed():
-                        call.abort(RuntimeError(self.gone))
+                        call.abort(RuntimeError(self.gone or "somebody has closed this object's event loop"))
                 except BaseException as error:
                     if self.loop.is_closed():
                         call.abort(error)
@@ -339,25 +339,30 @@ class KeptHost(Drive, Host):
 
     def _help(self) -> None:
         """Turn the loop between steps, and close it if asked to: what the helper thread does."""
-        while self._bell.get() and not self._helper_ends:  # `gone` comes before it is known who closes
-            if not self.try_to_drive():
-                continue
-            self._helping = True
-            try:
-                if self.open and self.gone is None and not self.followers:
-                    # what a task in the background raises is in that task
-                    with suppress(KeyboardInterrupt, SystemExit):
-                        self.loop.run_forever()
-            finally:
-                self._helping = False
-                self.let_go()
         try:
+            while self._bell.get() and not self._helper_ends:  # `gone` comes before it is known who closes
+                if self.try_to_drive():
+                    self._turn_between_steps()
             if self._helper_closes:
                 self._close_loop()
         finally:
             if self._helper_left and self._helper is not None:
                 process.threads.discard(self._helper)
             self._helped.release()
+
+    def _turn_between_steps(self) -> None:
+        self._helping = True
+        try:
+            if self.open and self.gone is None and not self.followers and not self.loop.is_closed():
+                # what a task in the background raises is in that task
+                with suppress(KeyboardInterrupt, SystemExit):
+                    self.loop.run_forever()
+        except RuntimeError:
+            if not self.loop.is_closed():  # by somebody else
+                raise
+        finally:
+            self._helping = False
+            self.let_go()
 
     def perform_sometime(self, call: BaseCall) -> bool:
         if self.gone is not None:

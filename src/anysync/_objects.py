@@ -235,7 +235,10 @@ class Stepped:
     def __getstate__(self) -> Any:
         state: Any = super().__getstate__()
         own, *slots = state if isinstance(state, tuple) else (state,)
-        own = {name: value for name, value in own.items() if not isinstance(value, Steps)}
+        own = dict(own or {})
+        for name, value in own.items():
+            if isinstance(value, Steps):
+                own[name] = value.anew()
         return (own, *slots) if slots else own
 
 
@@ -252,6 +255,12 @@ class Steps:
         self.choose_host: Callable[[], Host] | None = None
         self.context: Context | None = None
         self.world: str | None = None
+
+    def anew(self) -> "Steps":
+        """Return those of an object that has yet to begin, in the same place."""
+        steps = Steps()
+        steps.choose_host, steps.context = self.choose_host, self.context
+        return steps
 
     def enter(self, world: str) -> None:
         """Raise if the object was begun in the other world, unless its own code in that world steps it."""

@@ -29,7 +29,7 @@ class Process:
     def __init__(self) -> None:
         #: where plain sync code runs its coroutines
         self.backend = default_backend
-        #: whether worker threads of anyio's are served by the loop that waits for them
+        #: whether worker threads of anyio's and trio's are served by the loop that waits for them
         self.go_home = True
         #: how loops of each backend are made: as `asyncio.Runner` takes it, and as `trio.run`
         self.defaults: dict[str, dict[str, Any]] = {"asyncio": {}, "trio": {}}
@@ -99,7 +99,7 @@ class Process:
 
     def has_forked(self) -> None:
         """In the parent: forget the tasks."""
-        del self.tasks[get_ident()]
+        self.tasks.pop(get_ident(), None)
 
     def is_not_ours(self) -> bool:
         """Whether this process is a child in which `forked` has yet to be called."""

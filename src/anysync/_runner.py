@@ -5,6 +5,7 @@ from _thread import RLock
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
+from importlib import import_module
 from os import getpid
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
@@ -248,12 +249,9 @@ def _loop_options(backend: str | None, options: Mapping[str, Any]) -> dict[str, 
 
 
 def _uvloop_factory() -> "Callable[[], AbstractEventLoop]":
+    name = "winloop" if sys.platform == "win32" else "uvloop"
     try:
-        if sys.platform == "win32":
-            from winloop import new_event_loop
-        else:
-            from uvloop import new_event_loop
+        factory: Callable[[], AbstractEventLoop] = import_module(name).new_event_loop
     except ImportError as error:
-        message = f"use_uvloop needs {error.name}: pip install {error.name}"
-        raise ImportError(message, name=error.name) from error
-    return new_event_loop
+        raise ImportError(f"use_uvloop needs {name}: pip install {name}", name=name) from error
+    return factory
