@@ -473,6 +473,7 @@ class Model(RuleBasedStateMachine):
         finally:
             for actor in self.actors:
                 actor.end()
+        collect_dropped()
         assert in_loop(lambda: anysync.run(tasks(), backend=process.backend)) == 0
         for job in self.jobs:
             assert job.begun == job.ended <= 1

@@ -12,6 +12,8 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_example_runs_as_printed(example: str) -> None:
+    if "use_uvloop" in example:
+        pytest.importorskip("uvloop")
     subprocess.run([sys.executable, "-X", "dev", "-W", "error", "-c", example], check=True, timeout=30)
 
 

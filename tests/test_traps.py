@@ -86,6 +86,7 @@ async def entered():
     yield 1
 
 
+@of_cpython  # whose stack has a limit of frames
 @on_both
 @pytest.mark.parametrize("use", ["runs_one", "steps_one", "enters_one", "steps_deeper", "enters_deeper"])
 @script
