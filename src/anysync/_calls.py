@@ -192,7 +192,7 @@ class Session(BaseSession):
 
 def _closes(error: BaseException) -> bool:
     """Whether `error` is what closes a generator, as task groups around its `yield` hand it on."""
-    return isinstance(error, BaseExceptionGroup) and error.split(GeneratorExit)[1] is None
+    return isinstance(error, BaseExceptionGroup) and cast("Any", error).split(GeneratorExit)[1] is None
 
 
 def _nothing_suppressed() -> bool:

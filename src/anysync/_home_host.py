@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
+from importlib import import_module
 from math import inf
 from sys import modules
 from typing import TYPE_CHECKING, Any
@@ -100,10 +101,9 @@ class HomeHost(Host):
             loop = on_trio().HomeOnTrio(native)
             self._library = on_trio().trio
         else:
-            import anyio.from_thread
-            import anyio.to_thread
-
-            self._library = anyio
+            self._library = import_module("anyio")
+            import_module("anyio.from_thread")
+            import_module("anyio.to_thread")
         super().__init__(backend, loop, self._nothing_to_end)
         if backend == "asyncio":
             self._call_type = HomeCall

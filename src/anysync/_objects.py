@@ -234,7 +234,7 @@ class Stepped:
 
     def __getstate__(self) -> Any:
         state: Any = super().__getstate__()
-        own, *slots = state if isinstance(state, tuple) else (state,)
+        own, *slots = cast("Any", state if isinstance(state, tuple) else (state,))
         own = dict(own or {})
         for name, value in own.items():
             if isinstance(value, Steps):

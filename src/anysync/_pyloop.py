@@ -156,8 +156,9 @@ def _start(holder: "BaseCall | BaseSession", loop: "Loop", coro: Coro, context: 
     except BaseException as error:
         task = cast("Any", holder).task
         interrupt = bare_interrupt(error)
+        # a task that is written in Python has no `_coro` at first
         begun = task is not None and task._loop and (task.done() or getattr(task, "_coro", None))
-        if interrupt is None or not begun:  # a task that is written in Python has no `_coro` at first
+        if interrupt is None or task is None or not begun:
             if task is not None:
                 task._log_destroy_pending = False
             holder.task = None
