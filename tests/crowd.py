@@ -20,6 +20,7 @@ import sniffio
 from scripts import collect_dropped
 
 import anysync
+from anysync._process import process
 
 PATIENCE = 60  # seconds until something that should have come is lost
 var: ContextVar[object] = ContextVar("var", default=None)
@@ -225,6 +226,19 @@ class Opened:
         return isinstance(error, Oops)
 
 
+def what_is_open() -> str:
+    """Tell of all that lives on a loop of ours and has not ended, and where each task stands."""
+    lines = []
+    for host in process.hosts():
+        for thing in host.open.copy():
+            names = "task", "coro", "result", "current", "ended", "lost", "cancelled", "early", "instead"
+            state = {name: getattr(thing, name) for name in names if hasattr(thing, name)}
+            task = state["task"]
+            stack = [str(frame) for frame in task.get_stack()] if isinstance(task, asyncio.Task) else []
+            lines.append(f"{host}, {host.gone}: {thing}, {state}, {stack}")
+    return "\n".join(lines)
+
+
 def error_of(call: Callable[[], object]) -> BaseException | None:
     """Return what the call raises."""
     try:
@@ -276,7 +290,7 @@ class Caller:
                 submit(work(Job())).result(PATIENCE)  # comes after all that was submitted before
         for job in self.left:
             if job.begun:
-                assert job.over.wait(PATIENCE), "a clean-up was lost"
+                assert job.over.wait(PATIENCE), f"a clean-up was lost\n{what_is_open()}"
             assert job.begun == job.ended <= 1
         self.left.clear()
 
