@@ -12,6 +12,7 @@ from collections import deque
 from concurrent.futures import _base
 from contextlib import suppress
 from functools import partial
+from queue import Empty
 
 import anyio
 import pytest
@@ -24,6 +25,7 @@ from scripts import backend, collect_dropped, in_loop, raised, script, send_afte
 import anysync
 from anysync._core import importing
 from anysync._hosts import here
+from anysync._kept_host import _Turn
 from anysync._process import process
 
 pytestmark = [
@@ -711,6 +713,21 @@ def test_ctrl_c_while_the_last_step_waits_for_the_helper_does_not_prevent_it(end
     thread.join()
     assert log == (["cancelled", "clean"] if ending == "leave" else ["clean"])
     assert works().run() == 1
+
+
+def test_who_follows_looks_up_now_and_then():
+    """A signal that comes just before it waits for another thread does not wake it."""
+
+    class Come:
+        def get(self, timeout):
+            looks.append(timeout)
+            if len(looks) < 3:
+                raise Empty
+
+    turn, looks = _Turn(), []
+    turn.come = Come()
+    turn.wait()
+    assert looks == [0.25] * 3
 
 
 @script

@@ -44,6 +44,13 @@ class _Turn:
     def wake(self) -> None:
         self.come.put(True)
 
+    def wait(self) -> None:
+        """Wait for `wake`: in slices, since a signal just before it parks does not wake it."""
+        while True:
+            with suppress(Empty):
+                self.come.get(timeout=0.25)
+                return
+
 
 class KeptHost(Drive, Host):
     """A thread's own loop, kept between calls: driven by who makes a step, and between steps by the helper.
@@ -275,7 +282,7 @@ class KeptHost(Drive, Host):
         if self.try_to_drive():
             self._leave_queue(turn)
             return True
-        turn.come.get()
+        turn.wait()
         return turn.promoted
 
     def _leave_queue(self, turn: _Turn) -> bool:
