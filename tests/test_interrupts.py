@@ -1,6 +1,7 @@
 """Ctrl-C, and signal handlers that make calls of their own."""
 
 import asyncio
+import builtins
 import ctypes
 import operator
 import os
@@ -713,6 +714,47 @@ def test_ctrl_c_while_the_last_step_waits_for_the_helper_does_not_prevent_it(end
     thread.join()
     assert log == (["cancelled", "clean"] if ending == "leave" else ["clean"])
     assert works().run() == 1
+
+
+@on_both
+@pytest.mark.parametrize("name", ["KeyboardInterrupt", "SystemExit"])
+@script
+def test_what_a_call_that_the_main_thread_serves_raises_is_not_the_main_threads(name):
+    """It drives the loop of another thread, which calls meanwhile."""
+
+    @anysync.generator
+    async def steps():
+        yield go_on
+        under_way.set()
+        await go_on.wait()
+        yield "went on"
+
+    async def fails():
+        await anyio.sleep(0)
+        raise getattr(builtins, name)
+
+    async def let_go():
+        go_on.set()
+
+    def owner():
+        objects.append(steps())
+        next(objects[0])
+        begun.set()
+        under_way.wait()
+        outcomes.append(type(raised(lambda: anysync.run(fails()))))
+        anysync.run(let_go())
+        ended.wait()
+
+    go_on, objects, outcomes = anyio.Event(), [], []
+    begun, under_way, ended = threading.Event(), threading.Event(), threading.Event()
+    thread = threading.Thread(target=owner)
+    thread.start()
+    begun.wait()
+    assert next(objects[0]) == "went on"
+    objects[0].close()
+    ended.set()
+    thread.join()
+    assert [error.__name__ for error in outcomes] == [name]
 
 
 def test_who_follows_looks_up_now_and_then():

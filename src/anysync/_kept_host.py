@@ -34,12 +34,14 @@ FRAMES = 20
 class _Turn:
     """A place in the queue of those who wait for a kept loop."""
 
-    __slots__ = ("come", "promoted", "thread")
+    __slots__ = ("call", "come", "promoted", "thread")
 
     def __init__(self) -> None:
         self.thread = get_ident()
         self.come: SimpleQueue[bool] = SimpleQueue()
         self.promoted = False
+        #: what the driver is to serve
+        self.call: BaseCall | None = None
 
     def wake(self) -> None:
         self.come.put(True)
@@ -235,7 +237,8 @@ class KeptHost(Drive, Host):
         if get_ident() != process.main_thread:
             return any(frame.f_code.co_flags & CO_COROUTINE for frame, _ in walk_tb(error.__traceback__))
         # here a signal handler may have raised it, in whatever task it broke into
-        tasks = [call.task for call in self.open.copy() if isinstance(call, BaseCall)]
+        calls = [*self.open.copy(), *(turn.call for turn in self.followers.copy())]
+        tasks = [call.task for call in calls if isinstance(call, BaseCall)]
         return any(
             task is not None and task.done() and not task.cancelled() and task.exception() is error
             for task in tasks
@@ -253,6 +256,7 @@ class KeptHost(Drive, Host):
     def _queue_up(self, turn: _Turn, call: BaseCall | None = None) -> None:
         """Ask whoever drives to serve `call`, or to make way if it is the helper."""
         if call is not None:
+            turn.call = call
             call.on_done = partial(self._served, turn)
         if turn not in self.followers:  # else an interrupt has come before
             self.followers.append(turn)
