@@ -596,6 +596,7 @@ def test_a_cancel_of_trios_own_worker_reaches_the_coroutine():
     import trio
 
     async def endless():
+        begun.set()
         try:
             await anyio.sleep_forever()
         except trio.Cancelled:
@@ -603,11 +604,13 @@ def test_a_cancel_of_trios_own_worker_reaches_the_coroutine():
             raise
 
     async def main():
-        with trio.move_on_after(0.01) as scope:
-            await trio.to_thread.run_sync(lambda: anysync.run(endless()))
-        return scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, lambda: anysync.run(endless()))
+            await begun.wait()
+            nursery.cancel_scope.cancel()
+        return nursery.cancel_scope.cancelled_caught
 
-    log = []
+    log, begun = [], trio.Event()
     assert trio.run(main)
     assert log == ["cancelled"]
 
