@@ -149,7 +149,9 @@ async def items(job: Job, count: int, turns: int = 0, held_at: int | None = None
             try:
                 job.sent = yield job, number
             except Oops as error:
-                job.sent = error
+                # else it would keep this frame, which at its end knows that of whoever turns the loop, whose
+                # generator may then outlive its drop
+                job.sent = error.with_traceback(None)
     finally:
         await job.end_after(turns)
 
