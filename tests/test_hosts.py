@@ -187,7 +187,7 @@ def test_a_call_in_a_thread_that_does_not_serve_yet_waits_not_for_who_starts_it(
         sys.setprofile(None)
         threading.setprofile(None)
         if not known:
-            monkeypatch.setattr(threading, "enumerate", list)
+            monkeypatch.setattr(threading, "_active", {})
             monkeypatch.setattr(threading.Thread, "ident", None)
         called_in.append(in_loop(lambda: anysync.run(thread())))
         monkeypatch.undo()
@@ -309,8 +309,16 @@ def test_a_thread_that_does_not_serve_yet_is_known_by_its_number_or_by_having_no
     host = SimpleNamespace(thread=SimpleNamespace(ident=threading.get_ident() if ident == "mine" else ident))
     monkeypatch.setattr(process, "newborn", [host])
     if ident is None:
-        monkeypatch.setattr(threading, "enumerate", list)
+        monkeypatch.setattr(threading, "_active", {})
     assert process.newborn_here() is (None if ident == 1 else host)
+
+
+def test_to_look_for_the_own_host_takes_no_lock_of_threads(monkeypatch):
+    """A signal handler may break in there, and wait for a thread that starts another one."""
+    monkeypatch.setattr(process, "newborn", [SimpleNamespace(thread=SimpleNamespace(ident=None))])
+    with threading._active_limbo_lock:
+        assert process.newborn_here() is None  # which knows this thread
+    assert threading._active[threading.get_ident()] is threading.current_thread()
 
 
 @pytest.mark.skipif(

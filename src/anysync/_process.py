@@ -87,9 +87,12 @@ class Process:
     def newborn_here(self) -> "ThreadHost | None":
         """Return the host whose thread this is, if it does not serve yet: garbage is collected there too."""
         here = get_ident()
+        # not `enumerate`, whose lock a signal handler that breaks in may have others wait for
+        known = vars(threading)["_active"].get(here)
+        nameless = known is None or isinstance(known, threading._DummyThread)  # pyright: ignore[reportPrivateUsage]
         for host in self.newborn.copy():
             ident = host.thread.ident
-            if ident == here or (ident is None and here not in (t.ident for t in threading.enumerate())):
+            if ident == here or (ident is None and nameless):
                 return host
         return None
 
