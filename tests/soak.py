@@ -6,10 +6,11 @@ In rounds of a minute at most, plain threads, threads with a running loop, threa
 inside a loop of ours make random calls (see `crowd.py`), while processes are forked, and a timer signal
 breaks into the calls of the main thread with one more. Between the rounds everybody pauses and what
 there is gets counted; the first round is the warm-up. Exits with 1 if an outcome or a clean-up was lost, or
-if threads, descriptors, tasks or memory have grown.
+if threads, descriptors, tasks, what Python has allocated or memory have grown.
 """
 
 import argparse
+import ctypes
 import faulthandler
 import gc
 import os
@@ -35,6 +36,7 @@ from anysync import core
 
 ROUND = 60
 MEMORY = 16 << 10  # KiB that fragmentation may take, beside a tenth
+BLOCKS = getattr(sys, "getallocatedblocks", int)  # of Python's allocator
 
 
 class Soak:
@@ -196,12 +198,13 @@ class Soak:
             "threads": threading.active_count(),
             "descriptors": len(os.listdir("/proc/self/fd")),
             "tasks": sum(self.tasks) + sum(in_loop(loop) for loop in loops),
+            "blocks": BLOCKS(),
             "KiB": memory() >> 10,
         }
 
     def judge(self, start: dict[str, int], end: dict[str, int]) -> bool:
         well = self.errors.empty()
-        for name, spare in {"threads": 4, "descriptors": 16, "tasks": 0}.items():
+        for name, spare in {"threads": 4, "descriptors": 16, "tasks": 0, "blocks": 4000}.items():
             if end[name] > start[name] + spare:
                 print(f"{name} have grown")
                 well = False
@@ -216,7 +219,9 @@ def report(when: str, figures: dict[str, int]) -> None:
 
 
 def memory() -> int:
-    """Return how many bytes this process has in memory."""
+    """Return how many bytes this process has in memory, without those that malloc keeps for the next peak."""
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
     pages = Path("/proc/self/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
