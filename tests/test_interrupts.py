@@ -761,7 +761,7 @@ def test_who_follows_looks_up_now_and_then():
     """A signal that comes just before it waits for another thread does not wake it."""
 
     class Come:
-        def get(self, timeout):
+        def get(self, block, timeout):
             looks.append(timeout)
             if len(looks) < 3:
                 raise Empty
@@ -945,6 +945,24 @@ def test_a_signal_handler_may_call_while_the_main_thread_looks_which_of_its_futu
         assert anysync.run(one()) == 1  # as the handler does
     assert future.result(30) == 2
     assert waiter.event.wait(30)
+
+
+@on_asyncio  # trio runs what is due soon in another turn
+@script
+def test_what_a_signal_handler_raises_is_raised_although_the_coroutine_has_just_returned():
+    async def returns():
+        await anyio.sleep(0)
+        call_soon(signal.raise_signal, signal.SIGTERM)
+        return 1
+
+    error = SystemExit("from the handler")
+
+    def on_signal(*_):
+        raise error
+
+    signal.signal(signal.SIGTERM, on_signal)
+    assert raised(lambda: anysync.run(returns())) is error
+    assert anysync.run(works()) == 1
 
 
 @script

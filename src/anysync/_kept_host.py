@@ -50,7 +50,7 @@ class _Turn:
         """Wait for `wake`: in slices, since a signal just before it parks does not wake it."""
         while True:
             with suppress(Empty):
-                self.come.get(timeout=0.25)
+                self.come.get(True, 0.25)
                 return
 
 
@@ -217,7 +217,7 @@ class KeptHost(Drive, Host):
                     loop.run_forever()
                 except (KeyboardInterrupt, SystemExit) as error:
                     # the task's own is the outcome of the call, which one turn more delivers
-                    own = call.task is not None and call.task.done()
+                    own = _raised(call.task, error)
                     if interrupts.count > 1 or not (own or self._is_for_another(error)):
                         raise
                 if self.given_up:
@@ -238,11 +238,7 @@ class KeptHost(Drive, Host):
             return any(frame.f_code.co_flags & CO_COROUTINE for frame, _ in walk_tb(error.__traceback__))
         # here a signal handler may have raised it, in whatever task it broke into
         calls = [*self.open.copy(), *(turn.call for turn in self.followers.copy())]
-        tasks = [call.task for call in calls if isinstance(call, BaseCall)]
-        return any(
-            task is not None and task.done() and not task.cancelled() and task.exception() is error
-            for task in tasks
-        )
+        return any(_raised(call.task, error) for call in calls if isinstance(call, BaseCall))
 
     def _end_in_child(self, call: BaseCall) -> None:
         """End a call whose coroutine has forked, in the child, where its loop cannot serve it any more."""
@@ -441,7 +437,7 @@ class KeptHost(Drive, Host):
         if not self.try_to_drive():
             until = monotonic() + 1 if get_ident() == self._owner else process.patience
             with suppress(Empty):
-                turn.come.get(timeout=max(0, until - monotonic()))
+                turn.come.get(True, max(0, until - monotonic()))
         return self.try_to_drive() or self._leave_queue(turn)
 
     def _stop_turning(self) -> None:
@@ -460,6 +456,10 @@ class KeptHost(Drive, Host):
     def _dismiss_followers(self) -> None:
         for turn in self.followers.copy():
             turn.wake()
+
+
+def _raised(task: "Task[Any] | None", error: BaseException) -> bool:
+    return task is not None and task.done() and not task.cancelled() and task.exception() is error
 
 
 def _have_room(frames: int) -> None:
