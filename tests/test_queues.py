@@ -36,7 +36,7 @@ def test_what_breaks_in_at_any_line_may_put_and_get():
     sys.settrace(break_in)
     for number in range(3):
         queue.put(number)
-        queue.get(timeout=60)
+        queue.get(True, 60)
         queue.get_nowait()
         put, got = put + 1, got + 2
     sys.settrace(None)
@@ -66,9 +66,9 @@ def test_who_waits_is_given_all_that_is_put_in_its_order():
 def test_an_empty_one_says_so_when_the_time_is_up(timeout):
     queue = ReentrantQueue()
     with pytest.raises(Empty):
-        queue.get(timeout=timeout)
+        queue.get(True, timeout)
     queue.put(1)
     assert not queue.empty()
-    assert queue.get(timeout=timeout) == 1
+    assert queue.get(True, timeout) == 1
     with pytest.raises(Empty):  # though it has been told of what is gone
-        queue.get(timeout=timeout)
+        queue.get(True, timeout)

@@ -714,7 +714,7 @@ class Mailbox:
                 return True
             yield_processor()  # on one core, the next job comes from the thread that this lets run
             try:
-                job = self._jobs.get(timeout=timeout)
+                job = self._jobs.get(True, timeout)
             except Empty:
                 break
             self._do(job)

@@ -1,4 +1,8 @@
-"""`SimpleQueue`, and one to take its place where Python's own is not reentrant: on PyPy."""
+"""`SimpleQueue`, and one to take its place where Python's own is not reentrant: on PyPy.
+
+Give `get` its arguments by position: at the first keyword, CPython switches to the main interpreter and back,
+which a debug build of 3.14 finds to be wrong where a subinterpreter ends.
+"""
 
 import queue
 from _thread import allocate_lock
@@ -28,7 +32,9 @@ class ReentrantQueue(Generic[T]):
         with suppress(RuntimeError):  # told already
             self._told.release()
 
-    def get(self, timeout: float | None = None) -> T:
+    def get(self, block: bool = True, timeout: float | None = None) -> T:
+        if not block:
+            timeout = 0
         until = None if timeout is None else monotonic() + timeout
         while True:
             with suppress(IndexError):
@@ -37,7 +43,7 @@ class ReentrantQueue(Generic[T]):
                 raise Empty
 
     def get_nowait(self) -> T:
-        return self.get(0)
+        return self.get(False)
 
     def empty(self) -> bool:
         return not self._items
