@@ -17,7 +17,7 @@ import sniffio
 from anyio import from_thread, to_thread
 from places import in_thread
 from pytest_marks import dies_at_once
-from scripts import FORKS, fork, script
+from scripts import FORKS, fork, raised, script, send_after, suspended
 
 import anysync
 from anysync._process import process
@@ -793,3 +793,27 @@ def test_the_private_names_of_anyio_are_what_they_were():
         return await to_thread.run_sync(call) is asyncio.get_running_loop()
 
     assert anyio.run(main)
+
+
+@backends
+@script
+def test_ctrl_c_in_the_loop_that_waits_cancels_once_and_waits_for_the_clean_up(backend):
+    event, log = threading.Event(), []
+
+    async def waits():
+        try:
+            await suspended(event)
+        finally:
+            log.append("cleans up")
+            with anyio.CancelScope(shield=True):
+                for _ in range(5):
+                    await anyio.sleep(0)
+            log.append("has cleaned up")
+
+    thread = send_after(event)
+    assert isinstance(
+        raised(lambda: anyio.run(to_thread.run_sync, lambda: anysync.run(waits()), backend=backend)),
+        KeyboardInterrupt,
+    )
+    thread.join()
+    assert log == ["cleans up", "has cleaned up"]

@@ -11,8 +11,8 @@ from math import inf
 from sys import modules
 from typing import TYPE_CHECKING, Any
 
-from ._calls import Call, Session
-from ._core import BaseCall, drop_frame, raise_as_is, running, thread
+from ._calls import Call, Session, interrupted
+from ._core import BaseCall, Step, drop_frame, raise_as_is, running, thread
 from ._host import Host, on_trio
 from ._process import process
 
@@ -132,8 +132,10 @@ class HomeHost(Host):
                 self._library.from_thread.run(self._see_to, call)
             except RuntimeError:
                 call.abort(RuntimeError("the loop that waits for this thread has just ended"))
-            except BaseException as error:  # cancelled before it has begun
-                call.abort(error)
+            except BaseException as error:
+                if call.result is not None:
+                    raise
+                call.abort(error)  # cancelled before it has begun
             finally:
                 if self._owner is not None:
                     self._owner.closed(call)
@@ -158,13 +160,19 @@ class HomeHost(Host):
                 scope.cancel()
             try:
                 await done.wait()
-            except self._session_type.cancels as cancelled:
-                call.cancel()
+            except BaseException as error:  # a cancel, or a Ctrl-C that trio raises in this very task
+                task = call.session.task if isinstance(call, Step) else call.task
+                scoped = library.current_effective_deadline() == -inf
+                if scoped or not getattr(task, "cancelling", int)():  # a loop that ends cancels both
+                    call.cancel()
                 with library.CancelScope(shield=True):
                     await done.wait()
+                if not isinstance(error, self._session_type.cancels):
+                    interrupted(call, error)
+                    raise
                 result: Any = call.result
                 if isinstance(result, partial) and isinstance(result.args[0], CancelledError):
-                    call.result = partial(raise_as_is, cancelled)  # by which its scope knows it
+                    call.result = partial(raise_as_is, error)  # by which its scope knows it
             finally:
                 limiter.total_tokens = max(1, limiter.total_tokens - 1)  # which may have been set meanwhile
 
