@@ -266,10 +266,11 @@ cdef class BaseCall(Holder):
         self.finish(partial(raise_, error))
 
     cpdef finish(self, result):
-        if self.result is not None:
-            return
-        self.result = result
-        on_done = self.on_done
+        with cython.critical_section(self):  # either this finds the latch of `perform`, or that the result
+            if self.result is not None:
+                return
+            self.result = result
+            on_done = self.on_done
         if self.timer is not None:
             self.timer.cancel()
         self.coro = self.context = self.task = self.timer = self.on_done = self.instead = None
@@ -393,7 +394,8 @@ cdef class BaseSession(Holder):
     cdef public object context, ends, on_cancel, on_close, cancelled, early
     cdef public Step current
     cdef public bint ended, lost
-    cdef bint is_foreign, stepping
+    cdef bint is_foreign
+    cdef object stepping
     cdef LoopState state
     cdef Gate gate
 
@@ -418,18 +420,21 @@ cdef class BaseSession(Holder):
             self.host.perform(step)
         return step.take()
 
-    def enter(self):
+    def enter(self, step):
         cdef bint busy
         with cython.critical_section(self):
-            busy, self.stepping = self.stepping, True
+            if self.stepping is None:
+                self.stepping = step
+            busy = self.stepping is not step
         if busy:
             raise RuntimeError(
                 self.host.gone or "already running: a step of this object is under way"
             )
 
-    def leave(self):
+    def leave(self, step, _):
         with cython.critical_section(self):
-            self.stepping = False
+            if self.stepping is step:
+                self.stepping = None
 
     cpdef take(self, Step step):
         loop = self.loop
@@ -576,7 +581,12 @@ cdef class Drive:
             except BaseException as error:
                 interrupt = error
             if call.result is None or interrupt is not None:
-                self._perform_here(call, True, interrupt)  # which leaves when it has told that this thread drives
+                try:
+                    self._perform_here(call, True, interrupt)  # which leaves when it has told that this thread drives
+                except BaseException as error:
+                    if interrupt is not None or not self.is_in():
+                        raise
+                    self._perform_here(call, True, error)  # which has not begun
         finally:
             if self.is_in():
                 self.leave()
@@ -603,7 +613,14 @@ cdef class Drive:
                     coro.close()
                 elif task.done():
                     interrupt = None
-            return self._take_over(coro, task, interrupt) if result is None else result
+            if result is not None:
+                return result
+            try:
+                return self._take_over(coro, task, interrupt)
+            except BaseException as error:
+                if interrupt is not None or not self.is_in():
+                    raise
+                return self._take_over(coro, task, error)  # which has not begun
         finally:
             if self.is_in():
                 self.leave()
@@ -788,10 +805,14 @@ cdef class Mailbox:
 
     def perform(self, BaseCall call, job=None):
         cdef Latch latch = call.on_done
+        cdef bint over
         if latch is None:
-            call.on_done = latch = Latch.__new__(Latch)
+            latch = Latch.__new__(Latch)
             latch.mailbox = self
-        if call.result is not None:
+        with cython.critical_section(call):
+            call.on_done = latch
+            over = call.result is not None
+        if over:
             return
         self.post(call, job)
         latch.wait(call if job is None else None)

@@ -3,6 +3,7 @@
 import asyncio
 import builtins
 import ctypes
+import itertools
 import operator
 import os
 import random
@@ -945,6 +946,51 @@ def test_a_signal_handler_may_call_while_the_main_thread_looks_which_of_its_futu
         assert anysync.run(one()) == 1  # as the handler does
     assert future.result(30) == 2
     assert waiter.event.wait(30)
+
+
+@on_asyncio
+@pytest.mark.parametrize("suspends", [False, True])
+@script
+def test_ctrl_c_at_the_entry_of_any_function_of_ours_leaves_a_generator_that_can_be_closed(suspends):
+    """There, and after a call, is where Python sees to signals."""
+
+    @anysync.generator
+    async def numbers(log):
+        try:
+            for number in range(3):
+                if suspends:
+                    await asyncio.sleep(0)
+                yield number
+        finally:
+            log.append("cleaned up")
+
+    def interrupt(frame, *_):
+        nonlocal left
+        if frame.f_code.co_filename.startswith(ours):
+            left -= 1
+            if left == 0:
+                sys.settrace(None)
+                signal.raise_signal(signal.SIGINT)
+
+    ours = os.path.dirname(anysync.__file__)
+    for number in itertools.count(1):
+        left, log = number, []
+        generator = numbers(log)
+        next(generator)
+        sys.settrace(interrupt)
+        try:
+            next(generator)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        if left > 0:
+            break
+        next(generator, None)
+        generator.close()
+        assert log == ["cleaned up"], number
+        assert works().run() == 1
+    assert number > 5
 
 
 @on_asyncio  # trio runs what is due soon in another turn

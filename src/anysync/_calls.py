@@ -72,10 +72,16 @@ def see_through(call: BaseCall, perform: Callable[..., object], interrupt: BaseE
     """
     try:
         if call.result is None:
-            perform(call, call.cancel)
+            perform(call, partial(_cancel_and_begin, call))
         raise interrupted(call, interrupt)
     finally:
         del interrupt
+
+
+def _cancel_and_begin(call: BaseCall) -> None:
+    """Cancel `call`, and begin what must be even so, a last step, if that has not been asked for."""
+    call.cancel()
+    call.begin()
 
 
 def cancel_interrupted(call: BaseCall) -> None:
@@ -90,7 +96,7 @@ def cancel_interrupted(call: BaseCall) -> None:
         isinstance(task, Task)
         and state is not None
         and not task.done()
-        and cast("Any", task)._fut_waiter is None
+        and ((waiter := cast("Any", task)._fut_waiter) is None or getattr(waiter, "done", bool)())
     ):
         handles: list[Any] = list(state.ready)
         if not any(getattr(handle._callback, "__self__", None) is task for handle in handles):
@@ -120,7 +126,8 @@ def interrupted(call: BaseCall, interrupt: BaseException) -> BaseException:
     except CancelledError:
         pass
     except BaseException as error:
-        interrupt.__cause__ = None if error is interrupt else error
+        # an assignment is what a frozen dataclass refuses
+        vars(BaseException)["__cause__"].__set__(interrupt, None if error is interrupt else error)
     return interrupt
 
 
@@ -143,6 +150,11 @@ class Session(BaseSession):
             if step is not None:
                 drop_frame(error)
                 step.fail(error)
+        except (KeyboardInterrupt, SystemExit):  # which broke in here, and is raised by the loop too
+            task = None if self.foreign else current_task()
+            if task is not None:
+                task.add_done_callback(_look_at)
+            raise
 
     def is_here(self) -> bool:
         """Whether the code that is running here runs in the session's task."""
@@ -188,6 +200,12 @@ class Session(BaseSession):
             failed = None if task.cancelled() else task.exception()
             self.current.abort(CancelledError() if failed is None else failed)
         self.end()
+
+
+def _look_at(task: "Task[None]") -> None:
+    """Have asyncio not tell that nobody has looked at what ended `task`."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _closes(error: BaseException) -> bool:

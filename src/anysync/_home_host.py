@@ -57,6 +57,9 @@ class HomeCall(Call):
         if error is not None:
             drop_frame(error)  # of `_contained`
         super().settle_failed(task)
+        result: Any = self.result
+        if task.cancelled() and isinstance(result, partial):
+            drop_frame(result.args[0])  # of `_contained` too
 
     def abort(self, error: BaseException) -> None:
         if self.coro is not None and self.coro is not self.inner:

@@ -45,7 +45,11 @@ def new_loop(
     if backend == "trio":
         loop: Any = on_trio().TrioLoop(options, mailbox=mailbox)
         return loop, loop.close
-    runner = asyncio.Runner(loop_factory=options.get("loop_factory") or make_loop, debug=options.get("debug"))
+    make_loop = options.get("loop_factory") or make_loop
+    made: Any = make_loop()
+    if not hasattr(made, "run_forever"):
+        raise TypeError(f"loop_factory must return an event loop, not {made!r}")
+    runner = asyncio.Runner(loop_factory=lambda: made, debug=options.get("debug"))
     return runner.get_loop(), runner.close
 
 

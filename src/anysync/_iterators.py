@@ -49,7 +49,12 @@ class AnySyncIterator(Stepped, AsyncIterator[Y_co], Iterator[Y_co]):
         if cast("Any", type(self)).__aiter__ is cast("Any", AnySyncIterator).__aiter__:
             return self
         iterator = self.__aiter__()
-        return self if iterator is self else cast("Self", wrap_async_iterator(iterator))
+        if iterator is self:
+            return self
+        wrapped = wrap_async_iterator(iterator)
+        if wrapped.__anysync_steps__ is None:
+            wrapped.__anysync_steps__ = _steps(self).anew()
+        return cast("Self", wrapped)
 
     def __next__(self) -> Y_co:
         try:

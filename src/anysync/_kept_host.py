@@ -137,26 +137,19 @@ class KeptHost(Drive, Host):
             except RecursionError as error:
                 call.abort(error)
                 return
-        try:
-            thread.busy = self, sys._getframe()  # pyright: ignore[reportPrivateUsage]
-            if begun:
-                self.leave()  # not before: who looks for a loop here must not find that nobody drives
-            self._drive(call, begun, interrupt)
-        finally:
-            thread.busy = None
-            del interrupt
-        if self.transient and not self.open:
-            self.close()
-
-    def _drive(self, call: BaseCall, begun: bool, interrupt: BaseException | None) -> None:
-        """Take `call` to its end in this thread, or have it served by the one that is driving."""
         turn: _Turn | None = None
-        driving = begun
+        driving = entered = begun
         try:
             if interrupt is not None:
                 cancel_interrupted(call)
-            while call.result is None:
+            while True:
                 try:
+                    thread.busy = self, sys._getframe()  # pyright: ignore[reportPrivateUsage]
+                    if entered:
+                        entered = False
+                        self.leave()  # not before: who looks for a loop here must not find that nobody drives
+                    if call.result is not None:
+                        break
                     driving = driving or self.try_to_drive() or (turn is not None and turn.promoted)
                     if not driving:
                         turn = turn or _Turn()  # before it is in the queue: an interrupt may come at any line
@@ -183,11 +176,17 @@ class KeptHost(Drive, Host):
             if interrupt is not None:
                 raise interrupted(call, interrupt)
         finally:
+            thread.busy = None
             del interrupt
+            if entered:
+                self.leave()
+            self.recover()
             if turn is not None:
                 driving = self._leave_queue(turn) or driving
             if driving:
                 self.let_go()
+        if self.transient and not self.open:
+            self.close()
 
     def _begin_here(self, call: BaseCall) -> None:
         if self.own_loop is None:

@@ -293,11 +293,15 @@ class Steps:
         session = self.session
         if session is None:
             raise RuntimeError("already running: another thread has just ended this object")
-        session.enter()
-        try:
+        step, entered = object(), False
+        try:  # before it enters: an interrupt may come as that returns
+            session.enter(step)
+            entered = True
             return session.step(function, args, last)
         finally:
-            if session.task is None and not session.lost:  # ended by a step, or never begun
-                self.end()
-                session.host.forget(session)
-            session.leave()
+            try:
+                if entered and session.task is None and not session.lost:  # ended by a step, or never begun
+                    self.end()
+                    session.host.forget(session)
+            finally:
+                session.leave(step, None)

@@ -331,7 +331,6 @@ class Step(BaseCall):
 
     def begin(self) -> None:
         if not self.begun and self.result is None:
-            self.begun = True
             self.session.take(self)
 
     def cancel(self) -> None:
@@ -454,7 +453,10 @@ class BaseSession:
         self.cancelled: CancelledError | None = None
         #: the outcome of the last step, if that has been taken already
         self.early: Callable[[], Any] | None = None
-        self._stepping = allocate_lock()
+        #: the step that is under way, and after it those that are about to be told so
+        self._stepping: dict[object, None] = {}
+        #: end it; the dictionary's own method, before which no interrupt can come
+        self.leave: Callable[[object, None], None] = self._stepping.pop
         self._gate = Gate(host.loop)
 
     def step(
@@ -468,13 +470,11 @@ class BaseSession:
         self.host.perform(step)
         return step.take()
 
-    def enter(self) -> None:
-        """Be the one who makes a step, or raise."""
-        if not self._stepping.acquire(False):
+    def enter(self, step: object) -> None:
+        """Let `step` be the one that is made, or raise."""
+        self._stepping[step] = None
+        if list(self._stepping)[0] is not step:  # noqa: RUF015  # which another thread cannot break into
             raise RuntimeError(self.host.gone or "already running: a step of this object is under way")
-
-    def leave(self) -> None:
-        self._stepping.release()
 
     def take(self, step: Step) -> None:
         """Hand `step` to the task, which starts or goes on at once where the loop allows it."""
@@ -488,6 +488,7 @@ class BaseSession:
                     gone if self.lost else "already running: another thread has just ended this object"
                 )
             check_free(self.context)
+            step.begun = True
             self.current = step
             if self.task is not None:
                 if self.foreign:
