@@ -850,3 +850,9 @@ def test_threads_that_have_ended_leave_nothing_behind(work: str) -> None:
     command = [sys.executable, "-W", "error", "-c", THREADS_THAT_END, work]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=50)
     assert (ran.stdout, complaints(ran)) == ("1\n", [])
+
+
+def test_a_loop_factory_that_returns_no_loop_is_refused() -> None:
+    runner = Runner(backend_options={"loop_factory": lambda: None})
+    with pytest.raises(TypeError, match="loop_factory must return an event loop, not None"), runner:
+        pass

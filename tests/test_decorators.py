@@ -528,3 +528,18 @@ def test_a_callable_that_is_a_context_manager_too_is_decorated_by_its_call() -> 
 
     decorated: Any = coroutine(Client())
     assert decorated().run() == 4
+
+
+def test_a_backend_reaches_what_an_iterators_own_aiter_returns():
+    class Libraries(AnySyncIterator[str]):
+        async def __aiter__(self):
+            yield sniffio.current_async_library()
+
+        async def __anext__(self):
+            raise StopAsyncIteration
+
+    @iterator(backend="trio")
+    def libraries():
+        return Libraries()
+
+    assert list(libraries()) == ["trio"]

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import sys
 import threading
+import traceback
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -817,3 +818,15 @@ def test_ctrl_c_in_the_loop_that_waits_cancels_once_and_waits_for_the_clean_up(b
     )
     thread.join()
     assert log == ["cleans up", "has cleaned up"]
+
+
+def test_a_cancelled_error_of_the_coroutines_own_comes_with_one_frame_of_ours():
+    async def fails():
+        await anyio.sleep(0)
+        raise asyncio.CancelledError
+
+    def call():
+        error = raised(lambda: anysync.run(fails()))
+        return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+
+    assert anyio.run(to_thread.run_sync, call) == ["raised", "<lambda>", "run", "fails"]

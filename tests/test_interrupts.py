@@ -3,6 +3,7 @@
 import asyncio
 import builtins
 import ctypes
+import dataclasses
 import itertools
 import operator
 import os
@@ -991,6 +992,69 @@ def test_ctrl_c_at_the_entry_of_any_function_of_ours_leaves_a_generator_that_can
         assert log == ["cleaned up"], number
         assert works().run() == 1
     assert number > 5
+
+
+@on_asyncio
+@script
+def test_ctrl_c_at_the_entry_of_any_function_of_ours_while_another_thread_is_to_leave_a_with():
+    @anysync.contextmanager
+    async def entered(log):
+        yield
+        await asyncio.sleep(0)
+        log.append("left")
+
+    def interrupt(frame, *_):
+        nonlocal left
+        if frame.f_code.co_filename.startswith(ours):
+            left -= 1
+            if left == 0:
+                sys.settrace(None)
+                signal.raise_signal(signal.SIGINT)
+
+    def leave():
+        sys.settrace(interrupt)
+        try:
+            manager.__exit__(None, None, None)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+
+    ours = os.path.dirname(anysync.__file__)
+    for number in itertools.count(1):
+        left, log = number, []
+        manager = entered(log)
+        manager.__enter__()
+        in_loop(leave)
+        if left > 0:
+            break
+        assert works().run() == 1
+    assert log == ["left"]
+    assert number > 5
+
+
+@places
+@script
+def test_a_frozen_exception_of_a_signal_handler_has_what_the_clean_up_raised_as_its_cause(place):
+    @dataclasses.dataclass(frozen=True)
+    class Frozen(Exception):
+        number: int = 1
+
+    async def waits():
+        try:
+            await suspended(event)
+        finally:
+            raise ValueError("from the clean-up")
+
+    def on_signal(*_):
+        raise error
+
+    event, error = threading.Event(), Frozen()
+    signal.signal(signal.SIGTERM, on_signal)
+    thread = send_after(event, signum=signal.SIGTERM)
+    assert getattr(scripts, place)(lambda: raised(lambda: anysync.run(waits()))) is error
+    thread.join()
+    assert repr(error.__cause__) == "ValueError('from the clean-up')"
 
 
 @on_asyncio  # trio runs what is due soon in another turn

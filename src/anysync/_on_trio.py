@@ -9,8 +9,8 @@ import sys
 import traceback
 from _thread import get_ident
 from collections import deque
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context, copy_context
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
@@ -103,7 +103,7 @@ class TrioLoop(LoopOnTrio):
         sniffio.thread_local.name = "trio"
         thread.trio, self._thread_id = self, get_ident()
         try:
-            with _wakes_on_signals(self._runner.entry_queue.wakeup.write_sock.fileno()):
+            with _WakesOnSignals(self._runner.entry_queue.wakeup.write_sock.fileno()):
                 self._turn_until_stopped()
         finally:
             self._stopping = False
@@ -265,17 +265,19 @@ def _swap(context: dict[str, Any]) -> dict[str, Any]:
     return before
 
 
-@contextmanager
-def _wakes_on_signals(descriptor: int) -> Generator[None]:
+class _WakesOnSignals:
     """Have a signal, of which only the main thread hears, wake the loop that it turns meanwhile."""
-    try:
-        before = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
-    except ValueError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        found = signal.set_wakeup_fd(before)
-        if found != descriptor:
-            signal.set_wakeup_fd(found)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._before: int | None = None
+
+    def __enter__(self) -> None:
+        with suppress(ValueError):  # not the main thread
+            self._before = signal.set_wakeup_fd(self._descriptor, warn_on_full_buffer=False)
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            found = signal.set_wakeup_fd(self._before)
+            if found != self._descriptor:
+                signal.set_wakeup_fd(found)
