@@ -88,7 +88,7 @@ def test_a_short_soak_loses_nothing(backend):
     soak = Path(__file__).with_name("soak.py")
     # without a GIL, the locks of Python's own dictionaries may be held for good in the child of busy threads
     fork_every = "0.3" if GIL else "0"
-    arguments = "--seconds", "2", "--threads", "8", "--fork-every", fork_every, "--backend", backend
+    arguments = "--seconds", "3", "--threads", "8", "--fork-every", fork_every, "--backend", backend
     done = run_file(soak, *arguments, options=FORKS)
     assert (complaints(done), done.returncode) == ([], 0), f"{done.stdout}\n{done.stderr}"
 
