@@ -244,6 +244,47 @@ def test_a_scope_around_the_worker_knows_its_cancel(use, when, backend):
 
 
 @backends
+@pytest.mark.parametrize("use", ["call", "step", "exit"])
+def test_a_shield_in_what_the_worker_calls_holds_a_cancel_off(use, backend):
+    async def critical():
+        with anyio.CancelScope(shield=True):
+            scope.cancel()
+            for _ in range(10):
+                await anyio.sleep(0)
+        log.append("whole")
+        await anyio.sleep_forever()
+
+    async def items():
+        await critical()
+        yield
+
+    @anysync.contextmanager
+    async def resource():
+        yield
+        await critical()
+
+    def leave():
+        with resource():
+            pass
+
+    uses = {
+        "call": lambda: anysync.run(critical()),
+        "step": lambda: next(anysync.wrap_async_generator(items())),
+        "exit": leave,
+    }
+
+    async def main():
+        nonlocal scope
+        with anyio.CancelScope() as scope:
+            await to_thread.run_sync(uses[use])
+        return scope.cancelled_caught
+
+    scope, log = None, []
+    assert anyio.run(main, backend=backend)
+    assert log == ["whole"]
+
+
+@backends
 def test_a_generator_lives_in_one_task_of_that_loop(backend):
     def call():
         for _ in threads(log):
@@ -797,8 +838,9 @@ def test_the_private_names_of_anyio_are_what_they_were():
 
 
 @backends
+@pytest.mark.parametrize("use", ["call", "step"])
 @script
-def test_ctrl_c_in_the_loop_that_waits_cancels_once_and_waits_for_the_clean_up(backend):
+def test_ctrl_c_in_the_loop_that_waits_cancels_once_and_waits_for_the_clean_up(use, backend):
     event, log = threading.Event(), []
 
     async def waits():
@@ -811,10 +853,14 @@ def test_ctrl_c_in_the_loop_that_waits_cancels_once_and_waits_for_the_clean_up(b
                     await anyio.sleep(0)
             log.append("has cleaned up")
 
+    async def items():
+        await waits()
+        yield
+
+    uses = {"call": lambda: anysync.run(waits()), "step": lambda: list(anysync.wrap_async_generator(items()))}
     thread = send_after(event)
     assert isinstance(
-        raised(lambda: anyio.run(to_thread.run_sync, lambda: anysync.run(waits()), backend=backend)),
-        KeyboardInterrupt,
+        raised(lambda: anyio.run(to_thread.run_sync, uses[use], backend=backend)), KeyboardInterrupt
     )
     thread.join()
     assert log == ["cleans up", "has cleaned up"]

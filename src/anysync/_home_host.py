@@ -166,9 +166,13 @@ class HomeHost(Host):
             except BaseException as error:  # a cancel, or a Ctrl-C that trio raises in this very task
                 task = call.session.task if isinstance(call, Step) else call.task
                 scoped = library.current_effective_deadline() == -inf
-                if scoped or not getattr(task, "cancelling", int)():  # a loop that ends cancels both
-                    call.cancel()
                 with library.CancelScope(shield=True):
+                    while scoped and self.backend == "asyncio" and _in_a_shield(task):
+                        with library.move_on_after(0.01):  # nobody tells when it is out
+                            await done.wait()
+                            break
+                    if scoped or not getattr(task, "cancelling", int)():  # a loop that ends cancels both
+                        call.cancel()
                     await done.wait()
                 if not isinstance(error, self._session_type.cancels):
                     interrupted(call, error)
@@ -210,7 +214,8 @@ class HomeHost(Host):
             for session in sessions:
                 if session.foreign:
                     session.go_on()
-                elif session.task is not None:
+                # a step that the loop's end has cancelled already is the last
+                elif session.task is not None and not (session.current and session.task.cancelling()):
                     session.task.cancel()
 
     def closed(self, thing: object) -> None:
@@ -232,6 +237,15 @@ class HomeHost(Host):
     def close(self) -> None:
         """Serve no longer: the loop is not ours to close."""
         self.gone = self.gone or "the interpreter is shutting down"
+
+
+def _in_a_shield(task: Any) -> bool:
+    """Whether a scope of anyio's holds cancels off from a task of asyncio, whose own cancel knows of none."""
+    states = modules["anyio._backends._asyncio"]._task_states
+    scope = getattr(states.get(task), "cancel_scope", None) if task is not None else None
+    while scope is not None and not scope.shield:
+        scope = scope._parent_scope
+    return scope is not None
 
 
 def _is_of(host: Host, native: Any) -> bool:
