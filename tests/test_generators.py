@@ -261,7 +261,11 @@ def test_throw_takes_three_arguments() -> None:
     next(it)
     assert it.throw(KeyError, KeyError("a"), None) == "KeyError('a')"
     assert it.throw(KeyError, "b") == "KeyError('b')"
+    assert it.throw(KeyError, ("c", "d")) == "KeyError('c', 'd')"
     assert it.throw(KeyError) == "KeyError()"
+    with pytest.raises(TypeError, match="leave out 'f', or pass the class"):
+        it.throw(KeyError("e"), "f")  # type: ignore[call-overload]
+    assert it.send("g") == "g"
     it.close()
 
 

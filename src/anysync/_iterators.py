@@ -213,9 +213,12 @@ async def _nothing() -> None:
 def as_exception(typ: Any, val: Any, tb: TracebackType | None) -> BaseException:
     """Return the exception that `throw(typ, val, tb)` means, in its old form of three arguments too."""
     if isinstance(typ, BaseException):
+        if val is not None:
+            raise TypeError(f"{typ!r} is an exception already: leave out {val!r}, or pass the class")
         error = typ
     elif isinstance(typ, type) and issubclass(typ, BaseException):
-        error = val if isinstance(val, typ) else typ() if val is None else typ(val)
+        args: Any = () if val is None else cast("Any", val) if isinstance(val, tuple) else (val,)
+        error = val if isinstance(val, typ) else typ(*args)
     else:
         raise TypeError(f"exceptions must be classes or instances deriving from BaseException, not {typ!r}")
     return error if tb is None else error.with_traceback(tb)
