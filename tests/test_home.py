@@ -244,6 +244,38 @@ def test_a_scope_around_the_worker_knows_its_cancel(use, when, backend):
 
 
 @backends
+def test_a_scope_that_abandons_the_worker_cancels_its_call_on_asyncio_only(backend):
+    """As `from_thread.run` does in the same place."""
+
+    async def waits():
+        begun.set()
+        try:
+            await go_on.wait()
+        except BaseException as error:
+            return type(error)
+        return "went on"
+
+    async def main():
+        nonlocal begun, go_on
+        begun, go_on, ended = anyio.Event(), anyio.Event(), anyio.Event()
+
+        def worker():
+            results.append(error_or_value(lambda: anysync.run(waits())))
+            from_thread.run_sync(ended.set)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(to_thread.run_sync, worker, abandon_on_cancel=True))
+            await begun.wait()
+            tasks.cancel_scope.cancel()
+        go_on.set()
+        await ended.wait()
+
+    begun, go_on, results = None, None, []
+    anyio.run(main, backend=backend)
+    assert results == [asyncio.CancelledError if backend == "asyncio" else "went on"]
+
+
+@backends
 @pytest.mark.parametrize("use", ["call", "step", "exit"])
 def test_a_shield_in_what_the_worker_calls_holds_a_cancel_off(use, backend):
     async def critical():
