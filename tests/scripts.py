@@ -119,7 +119,7 @@ def scene(path: str, name: str) -> CodeType:
     import ast  # which the process of the scenario can do without
 
     body = []
-    for node in ast.parse(Path(path).read_text()).body:
+    for node in statements(path):
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
             if node.name != name:
                 continue
@@ -128,6 +128,13 @@ def scene(path: str, name: str) -> CodeType:
             continue
         body.append(node)
     return compile(ast.Module(body, []), path, "exec")
+
+
+@functools.cache
+def statements(path: str) -> list[Any]:
+    import ast
+
+    return ast.parse(Path(path).read_text()).body
 
 
 def run_forked(path: str, options: Sequence[str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -161,7 +168,7 @@ def libraries(path: str) -> list[str]:
     import ast
 
     names = set()
-    for node in ast.parse(Path(path).read_text()).body:
+    for node in statements(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
