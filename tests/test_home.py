@@ -244,6 +244,120 @@ def test_a_scope_around_the_worker_knows_its_cancel(use, when, backend):
 
 
 @backends
+@pytest.mark.parametrize("use", ["call", "step"])
+def test_a_cancel_reaches_the_worker_that_what_a_worker_calls_waits_for(use, backend):
+    async def inner():
+        begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            log.append("inner")
+
+    async def outer():
+        try:
+            await to_thread.run_sync(lambda: anysync.run(inner()))
+        finally:
+            log.append("outer")
+
+    async def items():
+        await outer()
+        yield
+
+    uses = {"call": lambda: anysync.run(outer()), "step": lambda: list(anysync.wrap_async_generator(items()))}
+
+    async def main():
+        nonlocal begun
+        begun = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(to_thread.run_sync, uses[use])
+            await begun.wait()
+            tasks.cancel_scope.cancel()
+
+    begun, log = None, []
+    anyio.run(main, backend=backend)
+    assert log == ["inner", "outer"]
+
+
+def test_a_loop_may_end_while_a_cancelled_call_cleans_up():
+    async def call(scope):
+        scope.cancel()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                try:
+                    cleans_up.set()
+                    await anyio.sleep_forever()
+                finally:
+                    await asyncio.sleep(0)
+                    log.append("left")
+
+    async def waits():
+        with anyio.CancelScope() as scope:
+            await to_thread.run_sync(lambda: anysync.run(call(scope)))
+
+    async def main():
+        nonlocal cleans_up
+        cleans_up = anyio.Event()
+        asyncio.create_task(waits())
+        await cleans_up.wait()
+
+    cleans_up, log = None, []
+    asyncio.run(main())
+    assert log == ["left"]
+
+
+@pytest.mark.parametrize("where", ["in the body", "in a step"])
+def test_the_end_of_the_loop_cancels_once(where):
+    async def clean_up():
+        try:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            log.append("whole")
+        finally:
+            cleaned_up.set()
+
+    @anysync.contextmanager
+    async def manager():
+        try:
+            yield
+        finally:
+            await clean_up()
+
+    async def items():
+        inside.set()
+        try:
+            await asyncio.sleep(WATCHDOG)
+        except asyncio.CancelledError:
+            asyncio.current_task().uncancel()
+            await clean_up()
+        yield
+
+    def body():
+        with manager():
+            from_thread.run_sync(inside.set)
+            cleaned_up.wait(WATCHDOG)
+
+    def step():
+        next(anysync.wrap_async_generator(items()))
+
+    def worker():
+        error_or_value(body if where == "in the body" else step)
+        over.set()
+
+    async def main():
+        nonlocal inside
+        inside = anyio.Event()
+        asyncio.create_task(to_thread.run_sync(worker))
+        await inside.wait()
+
+    inside, cleaned_up, over, log = None, threading.Event(), threading.Event(), []
+    asyncio.run(main())
+    assert over.wait(WATCHDOG)
+    assert log == ["whole"]
+
+
+@backends
 def test_a_scope_that_abandons_the_worker_cancels_its_call_on_asyncio_only(backend):
     """As `from_thread.run` does in the same place."""
 
@@ -284,7 +398,8 @@ def test_a_shield_in_what_the_worker_calls_holds_a_cancel_off(use, backend):
             for _ in range(10):
                 await anyio.sleep(0)
         log.append("whole")
-        await anyio.sleep_forever()
+        await anyio.sleep(0)
+        log.append("went on")
 
     async def items():
         await critical()

@@ -140,6 +140,8 @@ class Session(BaseSession):
     """
 
     cancels: tuple[type[BaseException], ...] = (CancelledError,)
+    #: whether a cancel that came between steps is at work
+    leaving = False
 
     async def live(self) -> None:
         # a coroutine of Python's own: `Task.print_stack` cannot show one of Cython's
@@ -178,6 +180,7 @@ class Session(BaseSession):
 
     async def cancel_between_steps(self, cancelled: CancelledError) -> None:
         self.ended = self.lost = self.host.gone is not None
+        self.leaving = True  # unless it raises, which ends the session
         if self.on_cancel is not None:
             on_cancel, self.on_cancel = self.on_cancel, None
             result, raised = await outcome(on_cancel, type(cancelled), cancelled, None)
@@ -194,6 +197,7 @@ class Session(BaseSession):
             except BaseException as error:
                 if not _closes(error):
                     raise
+        self.leaving = False
 
     def died(self, task: "Task[None]") -> None:
         if self.current is not None:

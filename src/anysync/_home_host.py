@@ -1,7 +1,7 @@
 """The loop that waits for a worker thread of anyio's or trio's: where sync code in that thread is at home."""
 
 from _thread import get_ident
-from asyncio import AbstractEventLoop, CancelledError, Task
+from asyncio import AbstractEventLoop, CancelledError, Task, current_task
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
@@ -26,7 +26,7 @@ class HomeCall(Call):
     A task raises `KeyboardInterrupt` and `SystemExit` into its loop too: here they are the caller's alone.
     """
 
-    __slots__ = ("inner",)
+    __slots__ = ("guest", "inner")
 
     def __init__(
         self,
@@ -37,10 +37,11 @@ class HomeCall(Call):
     ) -> None:
         super().__init__(loop, coro, timeout, context)
         self.inner: Coro | None = coro
+        self.guest: _Guest | None = None
 
     def begin(self) -> None:
         if self.coro is self.inner and self.inner is not None:
-            self.coro = _contained(self.inner)
+            self.coro = _contained(self.inner, self.guest)
         super().begin()
 
     def settle(self, task: "Task[Any]") -> None:
@@ -68,7 +69,7 @@ class HomeCall(Call):
         super().abort(error)
 
     def finish(self, result: Callable[[], Any]) -> None:
-        self.inner = None
+        self.inner = self.guest = None
         super().finish(result)
 
 
@@ -77,12 +78,70 @@ class _Interrupt:
         self.error = error
 
 
-async def _contained(coro: "Coro") -> Any:
+async def _contained(coro: "Coro", guest: "_Guest | None") -> Any:
     try:
+        if guest is not None:
+            guest.enter()
         return await coro
     except (KeyboardInterrupt, SystemExit) as error:
         drop_frame(error)
         return _Interrupt(error)
+    finally:
+        if guest is not None:
+            guest.leave()
+
+
+class _Guest:
+    """Puts the task that runs into a cancel scope of anyio's, as anyio does with tasks of its own.
+
+    What it does meanwhile is cancelled with the scope as if it were awaited there, which shields hold off:
+    asyncio's own cancel knows of none. Scopes that the task is in already, around a `yield`, are inside.
+    """
+
+    def __init__(self, scope: Any) -> None:
+        self._scope = scope
+        self._task: Any = None
+        self._cancels = 0
+
+    def enter(self) -> None:
+        anyio: Any = modules["anyio._backends._asyncio"]
+        self._task = task = current_task()
+        self._cancels = self._task.cancelling()
+        state = anyio._task_states.setdefault(task, anyio.TaskState(None, None))
+        if state.cancel_scope is None:
+            state.cancel_scope = self._scope
+            self._scope._tasks.add(task)
+        else:
+            outermost = _outermost(state, None)
+            outermost._parent_scope = self._scope
+            self._scope._child_scopes.add(outermost)
+
+    def leave(self) -> None:
+        task, self._task = self._task, None
+        if task is None:
+            return
+        state = modules["anyio._backends._asyncio"]._task_states[task]
+        if state.cancel_scope is self._scope:
+            state.cancel_scope = None
+            self._scope._tasks.discard(task)
+        else:
+            outermost = _outermost(state, self._scope)
+            outermost._parent_scope = None
+            self._scope._child_scopes.discard(outermost)
+        while task.cancelling() > self._cancels:
+            task.uncancel()
+
+    def step(self, function: Callable[..., Any], *args: Any) -> Any:
+        self.enter()
+        return function(*args)
+
+
+def _outermost(state: Any, parent: Any) -> Any:
+    """Return that scope of a task's which has this parent."""
+    scope = state.cancel_scope
+    while scope._parent_scope is not parent:
+        scope = scope._parent_scope
+    return scope
 
 
 class HomeHost(Host):
@@ -155,10 +214,16 @@ class HomeHost(Host):
         library = self._library
         done, limiter = library.Event(), library.to_thread.current_default_thread_limiter()
         call.on_done = done.set
-        # not in this task, which an eager step would suspend
-        self.loop.call_soon(call.begin, context=Context())
         limiter.total_tokens += 1  # the thread that waits has one, and the call may need a thread too
         with library.CancelScope() as scope:
+            if isinstance(call, HomeCall):
+                call.guest = _Guest(scope)
+            elif isinstance(call, Step) and self.backend == "asyncio":
+                guest = _Guest(scope)
+                call.function = partial(guest.step, call.function)
+                call.on_done = partial(_leave, guest, done)
+            # not in this task, which an eager step would suspend
+            self.loop.call_soon(call.begin, context=Context())
             if library.current_effective_deadline() == -inf:  # which nobody tells a task that comes later
                 scope.cancel()
             try:
@@ -166,14 +231,13 @@ class HomeHost(Host):
             except BaseException as error:  # a cancel, or a Ctrl-C that trio raises in this very task
                 task = call.session.task if isinstance(call, Step) else call.task
                 scoped = library.current_effective_deadline() == -inf
-                with library.CancelScope(shield=True):
-                    while scoped and self.backend == "asyncio" and _in_a_shield(task):
-                        with library.move_on_after(0.01):  # nobody tells when it is out
-                            await done.wait()
-                            break
-                    if scoped or not getattr(task, "cancelling", int)():  # a loop that ends cancels both
-                        call.cancel()
-                    await done.wait()
+                if scoped and self.backend == "asyncio":
+                    scope.cancel()  # and with it its guest
+                elif task is None or self.backend == "trio":  # a loop of asyncio's that ends cancels both
+                    call.cancel()
+                while call.result is None:  # the loop may end meanwhile
+                    with suppress(CancelledError), library.CancelScope(shield=True):
+                        await done.wait()
                 if not isinstance(error, self._session_type.cancels):
                     interrupted(call, error)
                     raise
@@ -214,9 +278,8 @@ class HomeHost(Host):
             for session in sessions:
                 if session.foreign:
                     session.go_on()
-                # a step that the loop's end has cancelled already is the last
-                elif session.task is not None and not (session.current and session.task.cancelling()):
-                    session.task.cancel()
+                elif session.task is not None and session.current is None and not session.leaving:
+                    session.task.cancel()  # the loop's end has cancelled those in a step, which is the last
 
     def closed(self, thing: object) -> None:
         super().closed(thing)
@@ -239,13 +302,9 @@ class HomeHost(Host):
         self.gone = self.gone or "the interpreter is shutting down"
 
 
-def _in_a_shield(task: Any) -> bool:
-    """Whether a scope of anyio's holds cancels off from a task of asyncio, whose own cancel knows of none."""
-    states = modules["anyio._backends._asyncio"]._task_states
-    scope = getattr(states.get(task), "cancel_scope", None) if task is not None else None
-    while scope is not None and not scope.shield:
-        scope = scope._parent_scope
-    return scope is not None
+def _leave(guest: _Guest, done: Any) -> None:
+    guest.leave()
+    done.set()
 
 
 def _is_of(host: Host, native: Any) -> bool:
