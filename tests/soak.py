@@ -13,6 +13,7 @@ import argparse
 import ctypes
 import faulthandler
 import gc
+import linecache
 import os
 import signal
 import sys
@@ -35,8 +36,7 @@ import anysync
 from anysync import core
 
 ROUND = 60
-SPARE = {"threads": 4, "descriptors": 16, "tasks": 0}  # by how much each may grow
-CACHES = {"blocks": 4000, "KiB": 16 << 10}  # what caches and fragmentation may take, beside a tenth
+MEMORY = 16 << 10  # KiB that fragmentation may take, beside a tenth
 BLOCKS = getattr(sys, "getallocatedblocks", int)  # of Python's allocator
 
 
@@ -192,6 +192,7 @@ class Soak:
     def figures(self) -> dict[str, int]:
         """Count what there is while everybody pauses."""
         loops = [lambda: anysync.run(tasks(), backend=self.backend), lambda: self.runner.run(tasks())]
+        linecache.clearcache()  # the lines of each file that was in a stack of asyncio's debug mode
         gc.collect()
         return {
             "calls": self.made().total(),
@@ -205,11 +206,13 @@ class Soak:
 
     def judge(self, start: dict[str, int], end: dict[str, int]) -> bool:
         well = self.errors.empty()
-        tenths = {name: start[name] // 10 + spare for name, spare in CACHES.items()}
-        for name, spare in {**SPARE, **tenths}.items():
+        for name, spare in {"threads": 4, "descriptors": 16, "tasks": 0, "blocks": 4000}.items():
             if end[name] > start[name] + spare:
                 print(f"{name} have grown")
                 well = False
+        if end["KiB"] > start["KiB"] * 1.1 + MEMORY:
+            print("memory has grown")
+            well = False
         return well
 
 

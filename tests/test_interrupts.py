@@ -949,6 +949,28 @@ def test_a_signal_handler_may_call_while_the_main_thread_looks_which_of_its_futu
     assert waiter.event.wait(30)
 
 
+def interrupted_at(number, function):
+    """Call, with a Ctrl-C at this entry of a function of ours; tell whether there were as many."""
+
+    def interrupt(frame, *_):
+        nonlocal number
+        if frame.f_code.co_filename.startswith(ours):
+            number -= 1
+            if number == 0:
+                sys.settrace(None)
+                signal.raise_signal(signal.SIGINT)
+
+    ours = os.path.dirname(anysync.__file__)
+    sys.settrace(interrupt)
+    try:
+        function()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    return number <= 0
+
+
 @on_asyncio
 @pytest.mark.parametrize("suspends", [False, True])
 @script
@@ -965,27 +987,11 @@ def test_ctrl_c_at_the_entry_of_any_function_of_ours_leaves_a_generator_that_can
         finally:
             log.append("cleaned up")
 
-    def interrupt(frame, *_):
-        nonlocal left
-        if frame.f_code.co_filename.startswith(ours):
-            left -= 1
-            if left == 0:
-                sys.settrace(None)
-                signal.raise_signal(signal.SIGINT)
-
-    ours = os.path.dirname(anysync.__file__)
     for number in itertools.count(1):
-        left, log = number, []
+        log = []
         generator = numbers(log)
         next(generator)
-        sys.settrace(interrupt)
-        try:
-            next(generator)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            sys.settrace(None)
-        if left > 0:
+        if not interrupted_at(number, lambda: next(generator)):  # noqa: B023
             break
         next(generator, None)
         generator.close()
@@ -1003,30 +1009,12 @@ def test_ctrl_c_at_the_entry_of_any_function_of_ours_while_another_thread_is_to_
         await asyncio.sleep(0)
         log.append("left")
 
-    def interrupt(frame, *_):
-        nonlocal left
-        if frame.f_code.co_filename.startswith(ours):
-            left -= 1
-            if left == 0:
-                sys.settrace(None)
-                signal.raise_signal(signal.SIGINT)
-
-    def leave():
-        sys.settrace(interrupt)
-        try:
-            manager.__exit__(None, None, None)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            sys.settrace(None)
-
-    ours = os.path.dirname(anysync.__file__)
     for number in itertools.count(1):
-        left, log = number, []
+        log = []
         manager = entered(log)
         manager.__enter__()
-        in_loop(leave)
-        if left > 0:
+        leave = partial(manager.__exit__, None, None, None)
+        if not in_loop(partial(interrupted_at, number, leave)):
             break
         assert works().run() == 1
     assert log == ["left"]
