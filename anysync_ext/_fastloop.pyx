@@ -251,8 +251,15 @@ cdef class BaseCall(Holder):
         else:
             self.go_on()
 
+    cdef bint is_over(self) except -1:
+        """Whether it has a result, which who waits for it may be about to take."""
+        cdef bint over
+        with cython.critical_section(self):
+            over = self.result is not None
+        return over
+
     cpdef settle(self, task):
-        if self.result is not None:
+        if self.is_over():
             return
         if task.cancelled() or task.exception() is not None:
             self.settle_failed(task)
@@ -270,15 +277,18 @@ cdef class BaseCall(Holder):
             if self.result is not None:
                 return
             self.result = result
-            on_done = self.on_done
-        if self.timer is not None:
-            self.timer.cancel()
-        self.coro = self.context = self.task = self.timer = self.on_done = self.instead = None
+            on_done, timer = self.on_done, self.timer
+            coro, context, task, instead = self.coro, self.context, self.task, self.instead  # not to die in here
+            self.coro = self.context = self.task = self.timer = self.on_done = self.instead = None
+        coro = context = task = instead = None
+        if timer is not None:
+            timer.cancel()
         if on_done is not None:
             on_done()
 
     cpdef take(self):
-        result, self.result = self.result, taken
+        with cython.critical_section(self):
+            result, self.result = self.result, taken
         return result
 
 
@@ -299,12 +309,12 @@ cdef class Step(BaseCall):
         self.last = last
 
     cpdef begin(self):
-        if not self.begun and self.result is None:
+        if not self.begun and not self.is_over():
             self.begun = True
             self.session.take(self)
 
     cpdef cancel(self):
-        if self.result is not None:
+        if self.is_over():
             return
         if self.session.task is not None and (self.begun or self.last):
             self.cancelled = self.begun  # else the last step, which must be taken, finds its task cancelled
@@ -316,7 +326,9 @@ cdef class Step(BaseCall):
         self.fail(error)
 
     cpdef finish(self, result):
-        self.function, self.args = nothing, ()
+        with cython.critical_section(self):
+            function, args, self.function, self.args = self.function, self.args, nothing, ()
+        function = args = None
         BaseCall.finish(self, result)
 
 

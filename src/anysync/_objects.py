@@ -250,11 +250,12 @@ class Steps:
 
     #: among the instance's own attributes while there is one: whoever puts it there first has begun
     session: "Session | None" = None
+    #: likewise, from the first step on
+    world: str | None = None
 
     def __init__(self) -> None:
         self.choose_host: Callable[[], Host] | None = None
         self.context: Context | None = None
-        self.world: str | None = None
 
     def anew(self) -> "Steps":
         """Return those of an object that has yet to begin, in the same place."""
@@ -264,14 +265,9 @@ class Steps:
 
     def enter(self, world: str) -> None:
         """Raise if the object was begun in the other world, unless its own code in that world steps it."""
-        if self.world == world:
-            return
-        if self.world is None:
-            self.world = world
-        elif self.session is None or not self.session.is_here():
-            raise RuntimeError(
-                f"begun in {self.world} code, cannot go on in {world} code: use one or the other"
-            )
+        own = vars(self).setdefault("world", world)
+        if own != world and (self.session is None or not self.session.is_here()):
+            raise RuntimeError(f"begun in {own} code, cannot go on in {world} code: use one or the other")
 
     def begin(self, **options: Any) -> bool:
         """Begin a session, unless another thread has just done so; say whether it did."""
