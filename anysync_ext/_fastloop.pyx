@@ -569,13 +569,16 @@ cdef class Drive:
             driver = self.driver
         return driver == here
 
-    def hand_to(self, unsigned long thread):
+    cpdef bint hand_to(self, unsigned long thread) except -1:
+        cdef bint mine
         with cython.critical_section(self):
-            self.driver = thread
+            mine = self.driver == PyThread_get_thread_ident()
+            if mine:
+                self.driver = thread
+        return mine
 
     cpdef stop_driving(self):
-        with cython.critical_section(self):
-            self.driver = 0
+        self.hand_to(0)
 
     cpdef bint driven(self) except -1:
         cdef unsigned long driver

@@ -979,11 +979,11 @@ def test_who_waits_for_a_loop_that_closes_is_told() -> None:
         host: Any = here()
         host.wake = host.loop.on_wake = lambda: None  # the helper stays out of it
         next(shared)
-        host.hand_to(1)  # as if a third thread were driving
+        assert third.submit(host.try_to_drive).result()
         other.start()
         while not host.followers:
             waiting.wait(0.001)
-        host.hand_to(threading.get_ident())  # and had handed it to this one, which ends
+        assert third.submit(host.hand_to, threading.get_ident()).result()  # and this one ends
         if PYPY:  # where that is seen later, in another thread
             host.close(at_thread_end=True)
 
@@ -998,9 +998,10 @@ def test_who_waits_for_a_loop_that_closes_is_told() -> None:
     waiting = threading.Event()
     other = threading.Thread(target=follow)
     owner = threading.Thread(target=own)
-    owner.start()
-    owner.join(WATCHDOG)
-    other.join(WATCHDOG)
+    with ThreadPoolExecutor(1) as third:
+        owner.start()
+        owner.join(WATCHDOG)
+        other.join(WATCHDOG)
     assert not other.is_alive()
     assert len(told) == 1
     assert "has ended" in told[0]

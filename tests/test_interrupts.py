@@ -28,7 +28,7 @@ from scripts import backend, collect_dropped, in_loop, raised, script, send_afte
 import anysync
 from anysync._core import importing
 from anysync._hosts import here
-from anysync._kept_host import _Turn
+from anysync._kept_host import KeptHost, _Turn
 from anysync._process import process
 
 pytestmark = [
@@ -767,10 +767,11 @@ def test_who_follows_looks_up_now_and_then():
             looks.append(timeout)
             if len(looks) < 3:
                 raise Empty
+            return True
 
     turn, looks = _Turn(), []
     turn.come = Come()
-    turn.wait()
+    assert [turn.wait() for _ in range(3)] == [False, False, True]
     assert looks == [0.25] * 3
 
 
@@ -1125,6 +1126,48 @@ def test_a_signal_handler_may_call_at_any_point_of_a_for(place):
     signal.signal(signal.SIGUSR1, handler)
     getattr(scripts, place)(call)
     assert results == [1] * 50
+
+
+@on_both
+@script
+def test_a_signal_handler_may_call_while_the_loop_is_let_go():
+    """Then the helper drives already as what was broken into goes on, at each line of it in turn."""
+
+    def trace(frame, event, _):
+        nonlocal lines
+        if frame.f_code is not KeptHost.let_go.__code__:
+            return None
+        if event == "line":
+            if lines == moment:
+                sys.settrace(None)
+                anysync.run(leave_something())
+                assert turned.wait(scripts.WATCHDOG)
+            lines += 1
+        return trace
+
+    async def leave_something():
+        leave_behind(something)
+
+    async def something():
+        await anyio.sleep(0.001)  # in the helper's turn
+        turned.set()
+
+    @anysync.generator
+    async def numbers():
+        for number in range(3):
+            await anyio.sleep(0)
+            yield number
+
+    moment, turned = -1, None
+    while turned is None or turned.is_set():
+        moment += 1
+        lines, turned, steps = 0, threading.Event(), numbers()
+        assert next(steps) == 0
+        sys.settrace(trace)
+        assert next(steps) == 1
+        sys.settrace(None)
+        assert (next(steps), next(steps, None)) == (2, None)
+    assert moment == lines > 2
 
 
 @script

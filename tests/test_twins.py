@@ -169,8 +169,13 @@ def test_one_thread_drives_at_a_time(twin):
     thread.start()
     thread.join(WATCHDOG)
     assert others == [False]
-    host.hand_to(1)
+    assert host.hand_to(1)
     assert not host.try_to_drive()
+    assert not host.hand_to(threading.get_ident())  # nor is it this thread's to give away
+    host.stop_driving()
+    assert host.driven()
+    host = Host()
+    host.try_to_drive()
     host.stop_driving()
     assert not host.driven()
     assert not host.at_once(None)  # it has no loop of ours

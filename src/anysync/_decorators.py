@@ -206,14 +206,12 @@ def _with_backend(decorator: Callable[..., Any], backend: str | None) -> Any:
 
 
 class _OneShotContextManager(WrappedContextManager[R, "bool | None"]):
-    _used = False
-
     def __aenter__(self) -> Any:
-        if self._used:
+        mine = object()
+        if vars(self).setdefault("_entered", mine) is not mine:
             raise RuntimeError(
                 "this context manager has been entered before: call its function again for a new one"
             )
-        self._used = True
         return super().__aenter__()
 
 

@@ -74,7 +74,9 @@ class HomeHost(Host):
                 call.abort(error)  # cancelled before it has begun
             finally:
                 if self._owner is not None:
-                    self._owner.closed(call)
+                    self._owner.open.discard(call)
+                    with suppress(RuntimeError):  # closed just now
+                        self._owner.loop.call_soon_threadsafe(self._owner.closed, call)
         else:  # another thread steps what this one has begun
             self.perform_elsewhere(call)
 
@@ -149,6 +151,9 @@ class HomeHost(Host):
                 sessions.clear()  # they have a guard of their own
             if sessions:
                 self.gone = "the loop that this object lived on has ended"
+            for call in self.posted.copy():
+                if isinstance(call, Step) and not call.begun:  # as it may never be, from now on
+                    call.abort(RuntimeError(self.gone))
             for session in sessions:
                 if session.foreign:
                     session.go_on()

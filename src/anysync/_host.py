@@ -73,6 +73,8 @@ class Host:
         if backend == "trio":
             self._session_type = on_trio().TrioSession
         self.open: set[object] = set()
+        #: what other threads wait for, and have asked whoever drives to begin
+        self.posted: set[BaseCall] = set()
         #: what was submitted, until its future has been told the outcome
         self.futures: dict[BaseCall, Future[Any]] = {}
         self.gone: str | None = None
@@ -171,8 +173,12 @@ class Host:
     def _post_and_wait(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
         call.on_done = latch = call.on_done or Latch()
         if isinstance(latch, Latch) and call.result is None:  # else it has ended meanwhile
-            self.post(call, job)
-            latch.wait(call if job is None else None)
+            self.posted.add(call)
+            try:
+                self.post(call, job)
+                latch.wait(call if job is None else None)
+            finally:
+                self.posted.discard(call)
 
     def perform_sometime(self, call: BaseCall) -> bool:
         """Take `call` to its end without waiting, wherever garbage collection runs; true if it has ended."""
@@ -203,7 +209,7 @@ class Host:
             if not process.exiting and "interpreter shutdown" not in str(error):
                 raise
         finally:
-            for thing in self.open.copy():
+            for thing in self.open | self.posted:
                 if isinstance(thing, BaseCall):  # posted too late
                     thing.abort(RuntimeError(self.gone))
 
@@ -235,6 +241,8 @@ class Host:
                 future.set_exception(RuntimeError(reason))
             else:
                 call.fail(RuntimeError(reason))
+        for call in self.posted.copy():
+            call.fail(RuntimeError(reason))
         shut = getattr(self.loop, "shut", None)
         if shut is not None:
             shut()

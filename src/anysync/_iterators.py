@@ -53,7 +53,7 @@ class AnySyncIterator(Stepped, AsyncIterator[Y_co], Iterator[Y_co]):
             return self
         wrapped = wrap_async_iterator(iterator)
         if wrapped.__anysync_steps__ is None:
-            wrapped.__anysync_steps__ = _steps(self).anew()
+            vars(wrapped).setdefault("__anysync_steps__", _steps(self).anew())
         return cast("Self", wrapped)
 
     def __next__(self) -> Y_co:

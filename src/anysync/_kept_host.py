@@ -34,24 +34,27 @@ FRAMES = 20
 class _Turn:
     """A place in the queue of those who wait for a kept loop."""
 
-    __slots__ = ("call", "come", "promoted", "thread")
+    __slots__ = ("call", "come", "fate", "thread")
 
     def __init__(self) -> None:
         self.thread = get_ident()
         self.come: SimpleQueue[bool] = SimpleQueue()
-        self.promoted = False
+        self.fate: dict[str, str] = {}
         #: what the driver is to serve
         self.call: BaseCall | None = None
 
     def wake(self) -> None:
         self.come.put(True)
 
-    def wait(self) -> None:
-        """Wait for `wake`: in slices, since a signal just before it parks does not wake it."""
-        while True:
-            with suppress(Empty):
-                self.come.get(True, 0.25)
-                return
+    def is_to(self, fate: str) -> bool:
+        """Decide how the turn ends, "drive" or "leave", unless that is decided; true if it is to end so."""
+        return self.fate.setdefault("is", fate) == fate
+
+    def wait(self) -> bool:
+        """Wait for `wake`; false after a while: a signal just before it parks does not wake it."""
+        with suppress(Empty):
+            return self.come.get(True, 0.25)
+        return False
 
 
 class KeptHost(Drive, Host):
@@ -150,7 +153,7 @@ class KeptHost(Drive, Host):
                         self.leave()  # not before: who looks for a loop here must not find that nobody drives
                     if call.result is not None:
                         break
-                    driving = driving or self.try_to_drive() or (turn is not None and turn.promoted)
+                    driving = driving or self.try_to_drive()
                     if not driving:
                         turn = turn or _Turn()  # before it is in the queue: an interrupt may come at any line
                         self._queue_up(turn, call)
@@ -278,31 +281,37 @@ class KeptHost(Drive, Host):
 
     def _follow(self, turn: _Turn) -> bool:
         """Wait until the loop is handed over (true), or the call was served (false)."""
-        if self.try_to_drive():
-            self._leave_queue(turn)
-            return True
-        turn.wait()
-        return turn.promoted
+        woken = False
+        while not self.try_to_drive():
+            if woken:
+                return False
+            woken = turn.wait()
+        self._leave_queue(turn)
+        return True
 
     def _leave_queue(self, turn: _Turn) -> bool:
         """Follow no longer; true if the loop has been handed over meanwhile."""
-        try:
+        handed_over = not turn.is_to("leave")
+        with suppress(ValueError):
             self.followers.remove(turn)
-        except ValueError:
-            return turn.promoted
-        return False
+        while handed_over and not self.try_to_drive():  # who lets go is about to
+            turn.wait()
+        return handed_over
 
     def let_go(self) -> None:
         """Hand the loop to the next follower, or wake the helper if there is something to turn."""
         self.stop_driving()
         while self.followers and self.try_to_drive():
-            with suppress(IndexError, ValueError):  # it has left the queue meanwhile
+            with suppress(IndexError):  # it has left the queue meanwhile
                 turn = self.followers[0]
-                turn.promoted = True  # before it leaves the queue: it may look at any time
-                self.followers.remove(turn)
-                self.hand_to(turn.thread)
-                turn.wake()
-                return
+                handed_over = turn.is_to("drive")
+                if handed_over and not self.hand_to(turn.thread):
+                    return  # a signal handler's call has let go meanwhile
+                with suppress(ValueError):
+                    self.followers.remove(turn)
+                if handed_over:
+                    turn.wake()
+                    return
             self.stop_driving()
         if self.open and self.gone is None and (self.own_loop is None or not self.own_loop.idle):
             try:
@@ -374,10 +383,14 @@ class KeptHost(Drive, Host):
         if self.gone is not None:
             return super().perform_sometime(call)
         here = get_ident() == self._owner and thread.busy is None and running() is None
-        if not here or self.driven() or process.is_not_ours():
+        if not here or self.driven() or process.is_not_ours() or not self.try_to_drive():
             return super().perform_sometime(call)
-        call.on_done = None
-        self.perform(call)
+        try:
+            call.on_done = None
+            self.perform(call)
+        finally:
+            if self.try_to_drive():  # it may not have got so far
+                self.let_go()
         return True
 
     def post(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:

@@ -72,14 +72,14 @@ def _enter(manager: AnySyncContextManager[Any]) -> Callable[[], Any]:
         raise RuntimeError(
             gone or "this context manager is entered already: leave it before it is entered again"
         )
+    session = steps.session
     try:
         return steps.step(manager.__aenter__)
     except BaseException as error:
-        if (
-            steps.session is not None and steps.session.task is not None
-        ):  # entered just before the interrupt: nobody else would leave
-            steps.step(manager.__aexit__, (type(error), error, error.__traceback__), last=True)
-        steps.end()
+        if session is not None and steps.session is session:  # else this one is another thread's
+            if session.task is not None:  # entered just before the interrupt: nobody else would leave
+                steps.step(manager.__aexit__, (type(error), error, error.__traceback__), last=True)
+            steps.end()
         raise
 
 

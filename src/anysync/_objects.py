@@ -266,7 +266,8 @@ class Steps:
     def enter(self, world: str) -> None:
         """Raise if the object was begun in the other world, unless its own code in that world steps it."""
         own = vars(self).setdefault("world", world)
-        if own != world and (self.session is None or not self.session.is_here()):
+        session = self.session
+        if own != world and (session is None or not session.is_here()):
             raise RuntimeError(f"begun in {own} code, cannot go on in {world} code: use one or the other")
 
     def begin(self, **options: Any) -> bool:
@@ -292,6 +293,8 @@ class Steps:
         step, entered = object(), False
         try:  # before it enters: an interrupt may come as that returns
             session.enter(step)
+            if self.session is not session:
+                raise RuntimeError("already running: another thread has just ended this object")
             entered = True
             return session.step(function, args, last)
         finally:

@@ -122,7 +122,7 @@ class Loop(_PlatformLoop):
             self._ready
             or self._signal_handlers
             or (self._scheduled and any(not timer.cancelled() for timer in self._scheduled))
-            or len(self._selector.get_map()) > 1
+            or len(getattr(self._selector, "get_map", tuple)() or ()) > 1  # another thread may be closing it
         )
 
     @property

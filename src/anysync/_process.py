@@ -124,7 +124,8 @@ class Process:
         self.exiting = True
         self.patience = monotonic() + 1
         for host in sorted(self.hosts(), key=lambda host: host.exit_order):
-            host.close()
+            with suppress(AttributeError, RuntimeError):  # a daemon thread is just making it
+                host.close()
         for ours in self.threads.copy():
             ours.join()
 

@@ -590,7 +590,9 @@ class Drive:
     """Who drives a kept loop, and what ends in its first step.
 
     Guarantees. One entry of a dictionary names the thread that drives; it is taken by an atomic
-    `setdefault`, so that a thread that was interrupted finds its own name and goes on.
+    `setdefault`, so that a thread that was interrupted finds its own name and goes on. Who gives it away
+    looks whether it has it still, since a signal handler's call may have let go. Between that look and the
+    change there is no call, hence no signal and no other thread.
     """
 
     #: whether no loop can wait for the thread, which is the main one: a short cut of the compiled core
@@ -603,12 +605,25 @@ class Drive:
         """Become the driver, or find that an interrupt has left this thread in that place."""
         return self._driver.setdefault("is", get_ident()) == get_ident()
 
-    def hand_to(self, thread: int) -> None:
-        """Make another thread the driver."""
-        self._driver["is"] = thread
+    def hand_to(self, thread: int) -> bool:
+        """Make another thread the driver; false if this one drives no longer."""
+        here = get_ident()
+        try:
+            if self._driver["is"] == here:
+                self._driver["is"] = thread
+                return True
+        except KeyError:
+            pass
+        return False
 
     def stop_driving(self) -> None:
-        self._driver.clear()
+        """Drive no longer, if this thread does."""
+        here = get_ident()
+        try:
+            if self._driver["is"] == here:
+                del self._driver["is"]
+        except KeyError:
+            pass
 
     def driven(self) -> bool:
         return bool(self._driver)

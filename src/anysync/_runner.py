@@ -51,9 +51,11 @@ class Runner:
     ) -> None:
         self.name = name
         check_backend(backend)
+        if backend_options and backend is None:
+            backend = the_process().backend
         self._options = _loop_options(backend, backend_options or {})
         #: the one that the options are of; else the one that is configured when the thread starts
-        self._backend = backend or (the_process().backend if backend_options else None)
+        self._backend = backend
         self._host: ThreadHost | None = None
         self._closed = False
         #: by process: after a fork, the parent's may be held for good
@@ -195,14 +197,15 @@ def configure(
                 f"stall_warning must be a number of seconds above 0, or math.inf, not {stall_warning!r}"
             )
     if backend is not None or backend_options is not None:
-        options = _loop_options(backend, backend_options or {})
         from ._core import be_direct
 
         process = the_process()
-
-        process.backend = backend or process.backend
-        be_direct(process.backend == "asyncio")
-        process.defaults[process.backend] |= options
+        configured = backend or process.backend
+        # before the backend: a thread may make its first call in between
+        process.defaults[configured] |= _loop_options(configured, backend_options or {})
+        if backend is not None:
+            process.backend = backend
+            be_direct(process.backend == "asyncio")
     if stall_warning is not None:
         from . import _stalls
 

@@ -36,6 +36,9 @@ def watch(call: BaseCall, waited: float) -> bool:
         patience = _IN_DEBUG_MODE
     if waited < patience:
         return False
+    what = _what(call)
+    if call.result is not None:  # it has ended just now, and has forgotten what it was
+        return True
     # not from this frame, which would refer to itself
     here = [frame for frame, _ in traceback.walk_stack(sys._getframe(1))]  # pyright: ignore[reportPrivateUsage]
     _log.warning(
@@ -44,7 +47,7 @@ def watch(call: BaseCall, waited: float) -> bool:
         "async code can await instead\nThe loop is blocked here:\n%sThe call stands here:\n%s",
         loop,
         waited,
-        _what(call),
+        what,
         _shown(reversed(here)),
         _shown(_where(call)) or "  it has ended just now\n",
     )

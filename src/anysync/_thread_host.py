@@ -86,8 +86,8 @@ class ThreadHost(Host):
     def tell_library(self) -> None:
         """Have code in this thread see that asyncio runs it, whatever its caller's context says."""
         if not self._told:
-            self._told = True
             self._mailbox.post(None, tell_library)
+            self._told = True  # not before: the call of another thread would come first
 
     def nested(self, backend: str) -> "NestedHost":
         """Return the host for a sync call that this cannot serve: the running task's own while it has one."""
