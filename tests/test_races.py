@@ -11,20 +11,27 @@ from functools import partial
 from itertools import count
 
 import anyio
+import pytest
+import scripts
 from anyio import get_cancelled_exc_class as cancel
 from loops import current_task, shielded
 from pytest_marks import of_cpython, on_asyncio, on_both
 from scripts import backend, in_loop, main_thread_sleeps, raised, script, send_after, suspended
+from sniffio import current_async_library
 
 import anysync
+from anysync._home_host import HomeHost
+from anysync._hosts import here
 from anysync._kept_host import KeptHost
 from anysync._managers import _enter
 from anysync._objects import Steps
 from anysync._on_asyncio import Loop
 from anysync._process import process
+from anysync._thread_host import ThreadHost
 
 SOON = 30  # seconds within which all that does not hang is over
 pytestmark = on_both
+places = pytest.mark.parametrize("place", ["plainly", "in_loop"])
 
 
 class Aside(threading.Thread):
@@ -130,10 +137,12 @@ class Owner:
         self.ends.set()
         self.thread.result()
 
+    turn_no_more = end
+
 
 def step_or_ended(moment, owner):
     """Return the next number, unless the loop has ended."""
-    with moment(owner.end):
+    with moment(owner.turn_no_more):
         try:
             return next(owner.generator)
         except RuntimeError as error:
@@ -207,6 +216,68 @@ def test_a_step_on_the_loop_of_an_application_that_ends_before_any_line_of_that(
         owner = Application()
         assert Aside(step_or_ended, moment, owner).result() == 1
         owner.end()
+
+
+def hold(loop, owner):
+    """Have a loop wait, after its last turn, until one more callback has come."""
+
+    def close_later():
+        owner.has_turned.set()
+        assert owner.posted.wait(SOON)
+        close()
+
+    def post_and_tell(*args, **options):
+        try:
+            return post(*args, **options)
+        finally:
+            if owner.has_turned.is_set():
+                owner.posted.set()
+
+    close, post = loop.close, loop.call_soon_threadsafe
+    loop.close, loop.call_soon_threadsafe = close_later, post_and_tell
+
+
+class HeldOwner(Owner):
+    def main(self):
+        self.has_turned, self.posted = threading.Event(), threading.Event()
+        hold(here().loop, self)
+        super().main()
+
+    def turn_no_more(self):
+        self.ends.set()
+        assert self.has_turned.wait(SOON)
+
+
+class HeldApplication(HeldOwner, Application):
+    def main(self):
+        self.has_turned, self.posted = threading.Event(), threading.Event()
+        Application.main(self)
+
+    async def run(self):
+        hold(asyncio.get_running_loop(), self)
+        await super().run()
+
+
+def step_when_it_turns_no_more(kind, function):
+    for moment in moments(function):
+        owner = kind()
+        try:
+            assert Aside(in_loop, partial(step_or_ended, moment, owner)).result() == 1
+        finally:
+            owner.posted.set()
+            owner.end()
+
+
+@on_asyncio  # trio's loops do not close by that method
+@script
+def test_async_code_posts_a_step_to_a_loop_that_has_had_its_last_turn():
+    step_when_it_turns_no_more(HeldOwner, KeptHost.post)
+
+
+@on_asyncio  # trio's run tells who comes after its last turn
+@script
+def test_a_step_is_posted_to_the_loop_of_an_application_that_has_had_its_last_turn():
+    step_when_it_turns_no_more(HeldApplication, HomeHost.post)
 
 
 @script
@@ -394,3 +465,55 @@ def test_options_stay_with_the_backend_that_was_configured_as_they_were_checked(
                 call()
                 assert process.defaults == {"asyncio": {"debug": False}, "trio": {}}
                 assert not moment.reached or more or process.backend == "trio"
+
+
+@on_asyncio
+@pytest.mark.parametrize("number", range(3))
+@script
+def test_the_first_calls_to_asyncio_of_two_applications_on_trio(number):
+    async def which():
+        await anyio.sleep(0)
+        return current_async_library()
+
+    async def main():
+        return anysync.run(which(), backend="asyncio")
+
+    def application():
+        libraries.append(anyio.run(main, backend="trio"))
+
+    libraries = []
+    with before(ThreadHost.tell_library, number)(lambda: Aside(application).result()):
+        application()
+    assert libraries == ["asyncio"] * 2
+
+
+@pytest.mark.parametrize("number", [0, 2, 5, 8])
+@places
+@script(out="closed\n")
+def test_a_daemon_thread_makes_its_first_loop_as_the_process_ends(place, number):
+    @anysync.generator
+    async def opened():
+        try:
+            yield 1
+        finally:
+            await anyio.sleep(0)
+            print("closed")
+
+    def stop_there():
+        there.set()
+        threading.Event().wait()
+
+    def begin():
+        host = KeptHost if place == "plainly" else ThreadHost
+        with before(host.__init__, number)(stop_there):
+            getattr(scripts, place)(lambda: anysync.run(anyio.sleep(0)))
+
+    there = threading.Event()
+    kept.append(anysync.Runner(backend=backend()))
+    kept.append(kept[0].iterate(opened()))
+    assert next(kept[1]) == 1
+    Aside(begin)
+    assert there.wait(SOON)
+
+
+kept = []  # to the end of the process
