@@ -185,7 +185,7 @@ class KeptHost(Drive, Host):
                 self.leave()
             self.recover()
             if turn is not None:
-                driving = self._leave_queue(turn) or driving
+                driving = self._leave_queue(turn, driving)
             if driving:
                 self.let_go()
         if self.transient and not self.open:
@@ -281,22 +281,26 @@ class KeptHost(Drive, Host):
 
     def _follow(self, turn: _Turn) -> bool:
         """Wait until the loop is handed over (true), or the call was served (false)."""
+        driving = self._await(turn)
+        if driving:
+            self._leave_queue(turn, driving)
+        return driving
+
+    def _await(self, turn: _Turn) -> bool:
+        """Wait until this thread drives (true), or is woken and does not."""
         woken = False
         while not self.try_to_drive():
             if woken:
                 return False
             woken = turn.wait()
-        self._leave_queue(turn)
         return True
 
-    def _leave_queue(self, turn: _Turn) -> bool:
-        """Follow no longer; true if the loop has been handed over meanwhile."""
-        handed_over = not turn.is_to("leave")
+    def _leave_queue(self, turn: _Turn, driving: bool) -> bool:
+        """Follow no longer; true if this thread is `driving`, or the loop is handed over to it just now."""
+        left = turn.is_to("leave")
         with suppress(ValueError):
             self.followers.remove(turn)
-        while handed_over and not self.try_to_drive():  # who lets go is about to
-            turn.wait()
-        return handed_over
+        return driving or (not left and self._await(turn))
 
     def let_go(self) -> None:
         """Hand the loop to the next follower, or wake the helper if there is something to turn."""
@@ -450,7 +454,7 @@ class KeptHost(Drive, Host):
             until = monotonic() + 1 if get_ident() == self._owner else process.patience
             with suppress(Empty):
                 turn.come.get(True, max(0, until - monotonic()))
-        return self.try_to_drive() or self._leave_queue(turn)
+        return self._leave_queue(turn, self.try_to_drive())
 
     def _stop_turning(self) -> None:
         call = self._turning
