@@ -268,6 +268,7 @@ def step_when_it_turns_no_more(kind, function):
             owner.end()
 
 
+@of_cpython
 @on_asyncio  # trio's loops do not close by that method
 @script
 def test_async_code_posts_a_step_to_a_loop_that_has_had_its_last_turn():
