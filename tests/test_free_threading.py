@@ -18,7 +18,6 @@ from pytest_marks import on_both
 from scripts import collect_dropped, in_loop, python, raised, script
 
 import anysync
-from anysync._objects import Steps
 
 THREADS = 8
 places = pytest.mark.parametrize("place", ["plainly", "in_loop"])
@@ -204,41 +203,6 @@ def test_many_threads_share_one_generator_which_lives_in_one_task(place):
             assert sorted(chain(*taken)) == list(range(30))
             assert len(set(tasks)) == 1
             tasks.clear()
-
-
-@pytest.mark.parametrize("theirs", ["sync", "async"])
-def test_the_thread_that_is_first_says_in_which_world_an_object_begins(theirs):
-    """Another thread comes in before each line of the first step."""
-
-    def enter(world):
-        try:
-            steps.enter(world)
-        except RuntimeError:
-            return 1
-        return 0
-
-    def trace(frame, event, _):
-        nonlocal lines
-        if frame.f_code is Steps.enter.__code__ and event == "line":
-            if lines == moment:
-                refused.append(crowd.submit(enter, theirs).result())
-            lines += 1
-        return trace
-
-    moment, lines = 0, 1
-    with ThreadPoolExecutor(1) as crowd:
-        while moment < lines:
-            steps, refused, lines = Steps(), [], 0
-            outer = sys.gettrace()
-            sys.settrace(trace)
-            try:
-                refused.append(enter("sync"))
-            finally:
-                sys.settrace(outer)
-            if moment < lines:  # else this thread has come to the end alone
-                assert sum(refused) == (theirs == "async")
-            moment += 1
-    assert lines > 1
 
 
 @on_both

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -39,28 +39,20 @@ class Aside(threading.Thread):
 
     def __init__(self, function, *args):
         super().__init__(daemon=True)
-        self.call, self.outcome = partial(function, *args), None
+        self.call, self.outcome = partial(function, *args), Future()
         self.start()
 
     def run(self):
         try:
-            self.outcome = partial(give, self.call())
+            self.outcome.set_result(self.call())
         except BaseException as error:
-            self.outcome = partial(throw, error)
+            self.outcome.set_exception(error)
 
     def result(self):
         """Wait for the end of the thread; return what the function returned, or raise what it raised."""
         self.join(SOON)
         assert not self.is_alive(), "hangs"
-        return self.outcome()
-
-
-def give(value):
-    return value
-
-
-def throw(error):
-    raise error
+        return self.outcome.result()
 
 
 class before:
@@ -405,6 +397,23 @@ def test_a_with_that_ctrl_c_breaks_into_leaves_no_other_one_that_begins_before_a
                 assert left == [(None, None, None)]
 
 
+@on_asyncio
+@pytest.mark.parametrize("theirs", ["sync", "async"])
+@script
+def test_the_thread_that_is_first_says_in_which_world_an_object_begins(theirs):
+    def enter(world):
+        with suppress(RuntimeError):
+            steps.enter(world)
+            accepted.append(world)
+
+    for moment in moments(Steps.enter):
+        steps, accepted = Steps(), []
+        with moment(lambda: Aside(enter, theirs).result()):
+            enter("sync")
+        if moment.reached:  # else this thread has come to the end alone
+            assert len(accepted) == (2 if theirs == "sync" else 1)
+
+
 @script
 def test_two_threads_begin_to_iterate_over_what_returns_one_iterator():
     @anysync.generator
@@ -422,11 +431,13 @@ def test_two_threads_begin_to_iterate_over_what_returns_one_iterator():
         async def __anext__(self):
             raise NotImplementedError
 
+    def begin():
+        tasks.add(next(iter(shared)))
+
     with ThreadPoolExecutor(1) as crowd:
         for moment in moments(anysync.AnySyncIterator.__iter__):
             shared, tasks = Shared(), set()
-            first = lambda: tasks.add(crowd.submit(lambda: next(iter(shared))).result(SOON))  # noqa: B023, E731
-            with moment(first):
+            with moment(lambda: crowd.submit(begin).result(SOON)):
                 iterator = iter(shared)
             tasks.add(next(iterator))
             assert len(tasks) == 1
