@@ -62,8 +62,8 @@ class before:
     """
 
     def __init__(self, function, number):
-        self.code, self.left, self.reached = function and function.__code__, number, False
-        self.action = None
+        self.code, self.left = function and function.__code__, number
+        self.action, self.reached, self.returned = None, False, False
 
     def __call__(self, action):
         self.action = action
@@ -89,6 +89,8 @@ class before:
             if self.left < 0:
                 self.reached = True
                 self.action()
+        elif event == "return":  # and the line was not among those that it came to
+            self.returned = True
         return self.trace
 
 
@@ -283,6 +285,12 @@ def test_ctrl_c_in_the_thread_that_the_helper_is_about_to_hand_the_loop_to():
         return 1
 
     @anysync.coroutine
+    async def lasts():
+        while not moment.returned:
+            await anyio.sleep(0.001)
+        return 1
+
+    @anysync.coroutine
     async def next_call():
         over.set()
         return await works()
@@ -301,7 +309,7 @@ def test_ctrl_c_in_the_thread_that_the_helper_is_about_to_hand_the_loop_to():
         over = threading.Event()
         moment(interrupt)
         with suppress(KeyboardInterrupt):
-            assert works().run() == 1
+            assert lasts().run() == 1
         assert next_call().run() == 1
     moment.action = None
     endless.cancel()
