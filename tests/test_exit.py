@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ import anyio
 import pytest
 import scripts
 from loops import call_soon, leave_behind, shielded
+from places import in_thread
 from pytest_marks import dies_at_once, of_cpython, on_asyncio, on_both
 from scripts import PYPY, backend, check, collect_dropped, in_loop, raised, run_source, script, suspended
 
@@ -589,6 +591,67 @@ def test_what_a_thread_has_open_on_its_loop_cleans_up_when_the_thread_ends():
     assert "thread" in str(error), error
     error = raised(lambda: next(kept_alive.pop()))
     assert "thread" in str(error), error
+
+
+class Errors(logging.Handler):
+    """What is logged of errors: by asyncio, as of any task, and by us where that is trio's."""
+
+    def __init__(self):
+        super().__init__()
+        self.all = []
+        logging.getLogger().addHandler(self)
+
+    def emit(self, record):
+        self.all.append(record.exc_info[1])
+
+
+@pytest.mark.parametrize("loop", ["thread's", "application's"])
+@pytest.mark.parametrize("kind", ["generator", "with"])
+@pytest.mark.parametrize("suspends", [True, False])
+@script
+def test_an_error_in_the_clean_up_of_what_ends_with_its_loop_is_logged(suspends, kind, loop):
+    async def fails():
+        try:
+            yield 1
+        finally:
+            if suspends:
+                await shielded(anyio.sleep, 0)
+            raise error
+
+    def begin():
+        opened = anysync.generator(fails)() if kind == "generator" else anysync.contextmanager(fails)()
+        kept_alive.append(opened)
+        assert (next(opened) if kind == "generator" else opened.__enter__()) == 1
+
+    error, logged = ValueError(), Errors()
+    if loop == "application's":
+        anyio.run(anyio.to_thread.run_sync, begin, backend=backend())
+    else:
+        in_thread(begin)
+    assert logged.all == [error]
+
+
+@on_asyncio  # trio cancels no single task
+@script
+def test_an_error_in_the_clean_up_of_a_with_whose_task_was_cancelled_before_its_loop_ended_is_logged():
+    @anysync.contextmanager
+    async def fails():
+        tasks.append(asyncio.current_task())
+        try:
+            yield
+        finally:
+            left.set()
+            raise error
+
+    async def application():
+        kept_alive.append(fails())
+        await anyio.to_thread.run_sync(kept_alive[0].__enter__)
+        tasks[0].cancel()
+        await left.wait()
+
+    error, left, logged = ValueError(), anyio.Event(), Errors()
+    anyio.run(application)
+    assert logged.all == [error]
 
 
 @pytest.mark.skipif(not PYPY, reason="elsewhere a thread closes its loop itself")

@@ -173,7 +173,7 @@ class Session(BaseSession):
         try:
             step.take()()
         except BaseException as error:
-            if self.host.gone is not None or isinstance(error, self.cancels) or _closes(error):
+            if self.host.gone is not None or self.closes(error):
                 return  # its host has closed it, or nothing went wrong
             message = "an error occurred while an abandoned generator was closed"
             self.loop.call_exception_handler({"message": message, "exception": error})
@@ -187,17 +187,25 @@ class Session(BaseSession):
             self.early = partial(raise_as_is, cancelled if raised is None else raised)
             if raised is None and result():
                 self.early = _nothing_suppressed
-            if self.ended and raised is not None and raised is not cancelled:
-                raise raised
         elif not self.ended:
             self.cancelled = cancelled
-        elif self.on_close is not None:
+        if self.ended:
             try:
-                await self.on_close()
+                if self.early is not None:  # there will be no last step to tell
+                    self.early()
+                elif self.on_close is not None:
+                    await self.on_close()
             except BaseException as error:
-                if not _closes(error):
+                if not self.closes(error):
                     raise
         self.leaving = False
+
+    def closes(self, error: BaseException) -> bool:
+        """Whether `error` is what cancels a task or closes a generator, also as task groups hand it on."""
+        ends: Any = GeneratorExit, *self.cancels
+        if isinstance(error, BaseExceptionGroup):
+            return cast("Any", error).split(ends)[1] is None
+        return isinstance(error, ends)
 
     def died(self, task: "Task[None]") -> None:
         if self.current is not None:
@@ -210,11 +218,6 @@ def _look_at(task: "Task[None]") -> None:
     """Have asyncio not tell that nobody has looked at what ended `task`."""
     if not task.cancelled():
         task.exception()
-
-
-def _closes(error: BaseException) -> bool:
-    """Whether `error` is what closes a generator, as task groups around its `yield` hand it on."""
-    return isinstance(error, BaseExceptionGroup) and cast("Any", error).split(GeneratorExit)[1] is None
 
 
 def _nothing_suppressed() -> bool:

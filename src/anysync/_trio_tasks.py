@@ -224,6 +224,13 @@ class TrioSession(Session):
             reschedule(self._waiting)
             self._waiting = None
 
+    def died(self, task: Any) -> None:
+        if self.current is None and not task.cancelled() and task.exception() is not None:
+            # nobody is there to hear of it; of tasks, asyncio tells itself
+            message = "unhandled exception in a generator or `with` that ended with its loop"
+            self.loop.call_exception_handler({"message": message, "exception": task.exception()})
+        super().died(task)
+
     def is_here(self) -> bool:
         task: Any = self.task
         return running() == "trio" and trio.lowlevel.in_trio_task() and task.own is current_task()
