@@ -21,8 +21,8 @@ import textwrap
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -270,6 +270,17 @@ def raised(function: Callable[[], object]) -> BaseException:
     except BaseException as error:
         return error
     raise AssertionError("nothing was raised")
+
+
+@contextmanager
+def traced(trace: Callable[..., Any]) -> Iterator[None]:
+    """Have this thread traced in the body; whoever has traced it before does so again afterwards."""
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 async def suspended(event: threading.Event) -> None:

@@ -24,7 +24,7 @@ import scripts
 from anyio import get_cancelled_exc_class as cancel
 from loops import call_soon, leave_behind, post, shielded, this_loop
 from pytest_marks import on_asyncio, on_both
-from scripts import backend, collect_dropped, in_loop, raised, script, send_after, suspended
+from scripts import backend, collect_dropped, in_loop, raised, script, send_after, suspended, traced
 
 import anysync
 from anysync._core import importing, thread as local
@@ -581,10 +581,8 @@ def test_calls_in_a_loop_work_after_ctrl_c_at_any_line_of_ours(use):
         nonlocal line, lines
         while lines >= line:
             line, lines = line + 1, 0
-            with suppress(KeyboardInterrupt):
-                sys.settrace(trace)
+            with suppress(KeyboardInterrupt), traced(trace):
                 globals()[use]()
-            sys.settrace(None)
             assert works().run() == 1
 
     line = lines = 0
@@ -842,11 +840,9 @@ def test_ctrl_c_at_any_line_of_the_event_loop_is_followed_by_the_clean_up(use):
     line = lines = 0
     while lines >= line:
         line, lines, log = line + 1, 0, []
-        with suppress(KeyboardInterrupt):
-            sys.settrace(trace)
+        with suppress(KeyboardInterrupt), traced(trace):
             globals()[use](log)
             assert lines < line, "the interrupt was lost"
-        sys.settrace(None)
         assert works().run() == 1
         if log == ["in"]:  # the generator is suspended, and nobody has it
             collect_dropped()
@@ -963,13 +959,8 @@ def interrupted_at(number, function):
                 signal.raise_signal(signal.SIGINT)
 
     ours = os.path.dirname(anysync.__file__)
-    sys.settrace(interrupt)
-    try:
+    with suppress(KeyboardInterrupt), traced(interrupt):
         function()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.settrace(None)
     return number <= 0
 
 
@@ -1168,9 +1159,8 @@ def test_a_signal_handler_may_call_while_the_loop_is_taken_or_let_go():
         assert next(steps) == 0
         while not here().driven():  # by the helper
             time.sleep(0)
-        sys.settrace(trace)
-        assert next(steps) == 1
-        sys.settrace(None)
+        with traced(trace):
+            assert next(steps) == 1
         assert (next(steps), next(steps, None)) == (2, None)
     assert moment > 20
 

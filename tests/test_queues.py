@@ -1,11 +1,10 @@
 """The queue that takes the place of Python's own where that is not reentrant."""
 
-import sys
 import threading
 from queue import Empty
 
 import pytest
-from scripts import PYPY, script
+from scripts import PYPY, script, traced
 
 from anysync._queues import ReentrantQueue, SimpleQueue
 
@@ -33,13 +32,12 @@ def test_what_breaks_in_at_any_line_may_put_and_get():
             put, got = put + 3, got + 1
         return break_in
 
-    sys.settrace(break_in)
-    for number in range(3):
-        queue.put(number)
-        queue.get(True, 60)
-        queue.get_nowait()
-        put, got = put + 1, got + 2
-    sys.settrace(None)
+    with traced(break_in):
+        for number in range(3):
+            queue.put(number)
+            queue.get(True, 60)
+            queue.get_nowait()
+            put, got = put + 1, got + 2
     assert put > 50
     while not queue.empty():
         queue.get_nowait()

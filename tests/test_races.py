@@ -315,6 +315,32 @@ def test_ctrl_c_in_the_thread_that_the_helper_is_about_to_hand_the_loop_to():
     endless.cancel()
 
 
+@script
+def test_a_signal_handler_calls_before_any_line_by_which_the_loop_is_handed_to_another_thread():
+    @anysync.generator
+    async def lasts():
+        yield 0
+        while not goes_on.is_set():
+            await anyio.sleep(0.001)
+        yield 1
+
+    @anysync.coroutine
+    async def until_one_waits():
+        other = Aside(next, generator)
+        while not host.followers:
+            await anyio.sleep(0)
+        return other
+
+    host = here()
+    for moment in moments(KeptHost.let_go):
+        generator, goes_on = lasts(), threading.Event()
+        assert next(generator) == 0
+        with moment(lambda: anysync.run(anyio.sleep(0))):
+            other = until_one_waits().run()
+        goes_on.set()
+        assert other.result() == 1
+
+
 @on_asyncio  # a turn of trio's may step what another thread has posted
 @of_cpython
 @script
