@@ -692,11 +692,8 @@ cdef class Drive:
 
     cdef give_back(self):
         self.stop_driving()
-        if self.followers:
-            if self.try_to_drive():
-                self.let_go()
-        elif self.open and self.gone is None and not self.own_loop.idle:
-            self.wake()
+        if self.followers or (self.open and self.gone is None and not self.own_loop.idle):
+            self.let_go()
 
 
 cdef bint look(Lock lock) noexcept nogil:

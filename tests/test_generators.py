@@ -534,6 +534,20 @@ class Rows(AnySyncIterator[int]):
 
 
 @both_worlds
+def test_subclass_whose_own_aiter_returns_itself() -> None:
+    class Beats(AnySyncIterator[str]):
+        def __aiter__(self) -> "Beats":
+            return self
+
+        async def __anext__(self) -> str:
+            return "beat"
+
+    beats = Beats()
+    assert iter(beats) is beats
+    assert next(beats) == "beat"
+
+
+@both_worlds
 def test_subclass_with_another_iterator_in_sync_code() -> None:
     rows = Rows()
     assert [*rows] == [*rows] == [0, 1, 2]

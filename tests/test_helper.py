@@ -515,6 +515,34 @@ def test_what_outlives_its_thread_is_collected_in_silence(caplog: pytest.LogCapt
     assert not caplog.records
 
 
+def test_where_no_helper_can_start_no_step_is_lost_and_the_log_says_what_waits(
+    worker: Worker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @generator
+    async def with_background() -> AsyncGenerator[str, None]:
+        beaten = anyio.Event()
+
+        async def beat() -> None:
+            await anyio.sleep(0)
+            beaten.set()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(beat)
+            yield "first"
+            await beaten.wait()
+            yield "second"
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert worker(list, with_background()) == ["first", "second"]
+    (record,) = caplog.records
+    assert record.name == "anysync"
+    assert record.getMessage().endswith("can't start new thread")
+
+
 def use_the_helper() -> None:
     with beating() as wait:
         wait()

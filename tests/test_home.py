@@ -44,7 +44,7 @@ async def thread():
 async def threads(log=None):
     task = anyio.get_current_task().id
     try:
-        with anyio.CancelScope():
+        with anyio.CancelScope(), anyio.CancelScope():
             for _ in range(3):
                 await anyio.sleep(0)
                 yield threading.current_thread()

@@ -1,5 +1,6 @@
 """The loop of a thread: kept between calls, driven by the caller, and by a helper between its steps."""
 
+import logging
 import sys
 import threading
 from _thread import allocate_lock, get_ident
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from ._pyloop import Coro
 
+_log = logging.getLogger("anysync")
 
 #: what one step may put on the stack, beside the user's own code
 FRAMES = 20
@@ -320,9 +322,9 @@ class KeptHost(Drive, Host):
         if self.open and self.gone is None and (self.own_loop is None or not self.own_loop.idle):
             try:
                 self.wake()
-            except RuntimeError:  # no thread can start
-                if not getattr(self.loop, "idle", False):
-                    raise
+            except RuntimeError as error:  # the step that has just been made is not to be lost
+                if not (process.exiting or getattr(self.loop, "idle", False)):
+                    _log.warning("until the next step, nothing goes on that this thread has open: %s", error)
 
     def recover(self) -> None:
         """Undo what an interrupt has left of a step of this thread."""
