@@ -605,6 +605,14 @@ class Errors(logging.Handler):
         self.all.append(record.exc_info[1])
 
 
+def with_loop(whose, function):
+    """Call in a thread whose calls are served by that loop, which ends then."""
+    if whose == "application's":
+        anyio.run(anyio.to_thread.run_sync, function, backend=backend())
+    else:
+        in_thread(function)
+
+
 @pytest.mark.parametrize("loop", ["thread's", "application's"])
 @pytest.mark.parametrize("kind", ["generator", "with"])
 @pytest.mark.parametrize("suspends", [True, False])
@@ -624,10 +632,32 @@ def test_an_error_in_the_clean_up_of_what_ends_with_its_loop_is_logged(suspends,
         assert (next(opened) if kind == "generator" else opened.__enter__()) == 1
 
     error, logged = ValueError(), Errors()
-    if loop == "application's":
-        anyio.run(anyio.to_thread.run_sync, begin, backend=backend())
-    else:
-        in_thread(begin)
+    with_loop(loop, begin)
+    assert logged.all == [error]
+
+
+@of_cpython
+@pytest.mark.parametrize("loop", ["thread's", "application's"])
+@script
+def test_an_error_in_the_clean_up_of_a_dropped_generator_is_logged_where_its_loop_ends_meanwhile(loop):
+    @anysync.generator
+    async def fails():
+        try:
+            yield 1
+        finally:
+            cleans_up.set()
+            with suppress(anyio.get_cancelled_exc_class()):
+                await anyio.sleep_forever()
+            raise error
+
+    def drop():
+        dropped = [fails()]
+        assert next(dropped[0]) == 1
+        in_thread(dropped.clear)
+        cleans_up.wait()
+
+    error, logged, cleans_up = ValueError(), Errors(), threading.Event()
+    with_loop(loop, drop)
     assert logged.all == [error]
 
 

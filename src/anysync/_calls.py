@@ -173,8 +173,8 @@ class Session(BaseSession):
         try:
             step.take()()
         except BaseException as error:
-            if self.host.gone is not None or self.closes(error):
-                return  # its host has closed it, or nothing went wrong
+            if self.closes(error) or (self.host.gone is not None and not step.begun):
+                return  # nothing went wrong, or the end of its host closes the generator
             message = "an error occurred while an abandoned generator was closed"
             self.loop.call_exception_handler({"message": message, "exception": error})
 
