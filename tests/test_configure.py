@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar, copy_context
 from typing import Any
@@ -484,6 +485,23 @@ def test_timeout(place: Place, timeout: float) -> None:
         place(lambda: slow(log).run(timeout))
     assert log == ["cleaned up"]
     assert isinstance(raised.value.__cause__, asyncio.CancelledError)
+
+
+def test_the_first_step_is_taken_before_the_time_is_up_however_late_the_loop_is() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    class Late(uvloop.Loop):  # type: ignore[misc]
+        def call_later(self, delay: float, *args: Any) -> Any:
+            try:
+                return super().call_later(delay, *args)
+            finally:
+                time.sleep(min(delay, 0.02))
+
+    log: list[str] = []
+    configure(backend_options={"loop_factory": Late})
+    with pytest.raises(TimeoutError):
+        in_new_thread(lambda: slow(log).run(0.01))
+    assert log == ["cleaned up"]
 
 
 def test_submit(place: Place) -> None:

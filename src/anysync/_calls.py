@@ -22,8 +22,9 @@ class Call(BaseCall):
         if self.timeout is None:
             return
         state = getattr(loop, "state", None)
-        if self.timeout > 0:
-            self.timer = loop.call_later(self.timeout, self.expire)
+        if self.timeout > 0:  # a loop that is not ours may see to its timers before the first step
+            expire = self.expire if state is not None else partial(loop.call_soon, self.expire)
+            self.timer = loop.call_later(self.timeout, expire)
         elif state is not None and state.eager:
             self.expire()
         else:  # after the first step
