@@ -538,7 +538,7 @@ def test_where_no_helper_can_start_no_step_is_lost_and_the_log_says_what_waits(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         assert worker(list, with_background()) == ["first", "second"]
-    (message,) = [record.getMessage() for record in caplog.records if record.name == "anysync"]
+    (message,) = {record.getMessage() for record in caplog.records if record.name == "anysync"}
     assert message.endswith("can't start new thread")
 
 
