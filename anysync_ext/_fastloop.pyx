@@ -33,6 +33,19 @@ cdef extern from "Python.h":
 
     PyThreadState *PyThreadState_Get()
 
+cdef extern from * nogil:
+    """
+    #if PY_VERSION_HEX < 0x030C0000
+    #define frames_left(thread) ((thread)->recursion_remaining)
+    #else
+    #define frames_left(thread) ((thread)->py_recursion_remaining)
+    #endif
+    """
+    int frames_left(PyThreadState *)
+
+cdef enum:
+    FRAMES = 24  # on the stack: those that `_kept_host` looks for, and its own
+
 cdef extern from "pythread.h" nogil:
     ctypedef void *Lock "PyThread_type_lock"
     ctypedef long long PY_TIMEOUT_T
@@ -646,6 +659,8 @@ cdef class Drive:
         cdef bint free
         loop = self.own_loop
         if loop is None or self.transient or self.gone is not None or running() is not None:
+            return False
+        if frames_left(thread) < FRAMES:  # else what has begun might find no room to go on
             return False
         with cython.critical_section(self):
             free = not self.driver

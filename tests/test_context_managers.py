@@ -373,6 +373,51 @@ def test_an_error_of_exit_has_that_of_the_body_as_its_context() -> None:
 
 
 @both_worlds
+def test_an_error_of_an_aexit_that_is_no_generators_has_that_of_the_body_as_its_context() -> None:
+    class Failing(AnySyncContextManager[None, None]):
+        async def __aenter__(self) -> None: ...
+
+        async def __aexit__(self, *error: object) -> None:
+            await anyio.sleep(0)
+            raise ConnectionError
+
+    def body() -> None:
+        raise error
+
+    error = LookupError()
+    with pytest.raises(ConnectionError) as caught:
+        with_body(Failing(), body)
+    assert caught.value.__context__ is error
+
+
+@on_both
+def test_the_error_of_a_body_is_told_beside_that_of_a_task_which_has_ended_the_with_meanwhile() -> None:
+    @contextmanager
+    async def group() -> AsyncGenerator[None, None]:
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(fail)
+                yield
+        finally:
+            left.set()
+
+    async def fail() -> None:
+        raise ConnectionError
+
+    def body() -> None:
+        assert left.wait(WATCHDOG)
+        raise error
+
+    error, left = LookupError(), threading.Event()
+    with pytest.raises(ExceptionGroup) as caught, group():
+        body()
+    told: BaseException | None = caught.value
+    while told is not None and told is not error:
+        told = told.__context__
+    assert told is error
+
+
+@both_worlds
 def test_a_task_group_makes_its_group_of_an_error_of_the_body() -> None:
     def body() -> None:
         raise error

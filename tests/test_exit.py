@@ -598,11 +598,12 @@ class Errors(logging.Handler):
 
     def __init__(self):
         super().__init__()
-        self.all = []
+        self.all, self.one = [], threading.Event()
         logging.getLogger().addHandler(self)
 
     def emit(self, record):
         self.all.append(record.exc_info[1])
+        self.one.set()
 
 
 def with_loop(whose, function):
@@ -659,6 +660,78 @@ def test_an_error_in_the_clean_up_of_a_dropped_generator_is_logged_where_its_loo
     error, logged, cleans_up = ValueError(), Errors(), threading.Event()
     with_loop(loop, drop)
     assert logged.all == [error]
+
+
+@pytest.mark.parametrize("loop", ["thread's", "application's"])
+@script
+def test_what_is_closed_if_it_is_dropped_is_closed_where_its_loop_ends(loop):
+    class Items(anysync.AnySyncIterator):
+        async def __anext__(self):
+            return 1
+
+        async def aclose(self):
+            await shielded(anyio.sleep, 0)
+            closed.append(self)
+
+    def begin():
+        kept_alive.append(Items())
+        assert next(kept_alive[0]) == 1
+
+    closed = []
+    with_loop(loop, begin)
+    assert closed == kept_alive
+
+
+@places
+@script
+def test_an_error_in_the_clean_up_of_what_was_submitted_and_cancelled_is_logged(place):
+    async def fails():
+        try:
+            await suspended(begun)
+        finally:
+            raise error
+
+    def call():
+        future = anysync.wrap_coroutine(fails()).submit()
+        begun.wait()
+        assert future.cancel()
+        logged.one.wait()
+
+    error, logged, begun = ValueError(), Errors(), threading.Event()
+    getattr(scripts, place)(call)
+    assert logged.all == [error]
+
+
+@places
+@script
+def test_a_loop_lives_on_after_what_callbacks_of_futures_raise(place):
+    async def waits(event):
+        while not event.is_set():
+            await anyio.sleep(0.001)
+        return 1
+
+    async def ends_in_one_step():
+        added.wait()
+
+    def call():
+        other = anysync.wrap_coroutine(waits(over)).submit()
+        for error in errors:
+            for make in ends_in_one_step, partial(waits, added):
+                added.clear()
+                future = anysync.wrap_coroutine(make()).submit()
+                future.add_done_callback(partial(fail, error))
+                added.set()
+                future.result()
+        over.set()
+        assert other.result() == 1
+
+    def fail(error, _):
+        raise error
+
+    logged, added, over = Errors(), threading.Event(), threading.Event()
+    errors = [asyncio.CancelledError(), GeneratorExit()]
+    getattr(scripts, place)(call)
+    assert logged.all == [errors[0], errors[0], errors[1], errors[1]]
 
 
 @on_asyncio  # trio cancels no single task

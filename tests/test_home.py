@@ -542,6 +542,22 @@ def test_a_call_inside_the_call_is_code_in_a_loop(backend):
 
 
 @backends
+def test_what_a_worker_of_a_call_of_ours_submits_goes_on_after_that_call(backend):
+    async def waits():
+        while not ended.is_set():
+            await anyio.sleep(0.001)
+        return threading.current_thread().name
+
+    async def main():
+        return await to_thread.run_sync(lambda: anysync.wrap_coroutine(waits()).submit())
+
+    ended = threading.Event()
+    future = anysync.run(main(), backend=backend)
+    ended.set()
+    assert future.result(WATCHDOG) == "anysync helper"
+
+
+@backends
 def test_code_on_the_loop_itself_is_told_that_it_would_wait_for_itself(backend):
     async def main():
         generator = await to_thread.run_sync(lambda: begun(threads()))

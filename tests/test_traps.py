@@ -115,6 +115,44 @@ def test_where_the_stack_is_too_deep_a_recursion_error_is_all_that_happens(use):
     enters_one()
 
 
+@of_cpython
+@on_both
+@pytest.mark.parametrize("in_worker", [False, True])
+@script
+def test_where_the_stack_is_too_deep_what_has_begun_goes_on_to_its_end(in_worker):
+    @anysync.anysync
+    async def works():
+        log.append("begun")
+        try:
+            await anyio.sleep(0)
+        finally:
+            log.append("ended")
+
+    def deeper(levels):
+        return deeper(levels - 1) if levels else works().run()
+
+    def call():
+        works().run()
+        sys.setrecursionlimit(250)
+        for levels in range(120, 250):
+            log.clear()
+            try:
+                deeper(levels)
+            except RecursionError:
+                outcomes.add(tuple(log))
+            else:
+                outcomes.add("went well")
+        sys.setrecursionlimit(1000)
+
+    log, outcomes = [], set()
+    sys.unraisablehook = lambda unraisable: None
+    with open(os.devnull, "w") as unread, contextlib.redirect_stderr(unread):
+        in_async_code(anyio.to_thread.run_sync, call) if in_worker else call()
+        gc.collect()
+    sys.unraisablehook = sys.__unraisablehook__
+    assert {"went well", ()} <= outcomes <= {"went well", (), ("begun", "ended")}
+
+
 async def current_thread():
     await anyio.sleep(0)
     return threading.current_thread()

@@ -14,8 +14,11 @@ from typing import Any
 from ._calls import Session, interrupted
 from ._core import BaseCall, Step, raise_as_is, running, thread
 from ._home_call import Guest, HomeCall
-from ._host import Host, on_trio
+from ._host import Host, have_room, on_trio
 from ._process import process
+
+#: what anyio and trio may put on the stack before the loop hears of a call: short of it, trio waits for ever
+FRAMES = 40
 
 
 class HomeHost(Host):
@@ -63,6 +66,11 @@ class HomeHost(Host):
         elif running() is self.loop or (self.backend == "trio" and self._runs_here()):
             call.abort(RuntimeError("would wait for itself: this object lives on the loop that runs here"))
         elif running() is None and _token() is self.native:
+            try:
+                have_room(FRAMES)
+            except RecursionError as error:
+                call.abort(error)
+                return
             self._keep_turning(call)
             try:
                 self._library.from_thread.run(self._see_to, call)
@@ -159,6 +167,10 @@ class HomeHost(Host):
                     session.go_on()
                 elif session.task is not None and session.current is None and not session.leaving:
                     session.task.cancel()  # the loop's end has cancelled those in a step, which is the last
+
+    def opened(self, thing: object) -> None:
+        super().opened(thing)
+        self._keep_turning(thing)
 
     def closed(self, thing: object) -> None:
         super().closed(thing)

@@ -94,7 +94,7 @@ class Host:
         call.on_done = partial(self._resolve, call, future)
         future.add_done_callback(partial(self._pass_cancel, call))
         self.futures[call] = future
-        self.open.add(call)
+        self.opened(call)
         self.post(call)
         return future
 
@@ -121,7 +121,12 @@ class Host:
         self.futures.pop(call, None)  # not while the lock is held: a fork would leave it so in the child
         if callbacks:
             ours._done_callbacks = callbacks
-            ours._invoke_callbacks()
+            try:
+                ours._invoke_callbacks()
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # which this loop is not to end with
+                self._log("error in a callback of what was submitted", error)
 
     def _tell(self, call: Call, future: "Future[Any]") -> None:
         try:
@@ -134,9 +139,19 @@ class Host:
             drop_frame(error)
             if future.set_running_or_notify_cancel():
                 future.set_exception(error)
+            else:  # and who cancelled it does not ask
+                self._log_unless_cancelled(error)
         else:
             if future.set_running_or_notify_cancel():
                 future.set_result(value)
+
+    def _log_unless_cancelled(self, error: BaseException) -> None:
+        told = error.__cause__ if error.args == (self.gone,) else error
+        if told is not None and not isinstance(told, self._session_type.cancels):
+            self._log("error in the clean-up of what was submitted, and cancelled", told)
+
+    def _log(self, message: str, error: BaseException) -> None:
+        self.loop.call_exception_handler({"message": message, "exception": error})
 
     def _tell_at_last(self, call: Call, future: "Future[Any]") -> None:
         try:
@@ -189,6 +204,10 @@ class Host:
     def post(self, call: BaseCall, job: Callable[[], object] | None = None) -> None:
         """Have who drives the loop begin `call`, or do `job` for it; fail it if the loop serves no longer."""
         raise NotImplementedError
+
+    def opened(self, thing: object) -> None:
+        """Hear that something is `open`."""
+        self.open.add(thing)
 
     def closed(self, thing: object) -> None:
         """Hear, from who drives the loop, that something `open` is no longer."""
@@ -263,6 +282,12 @@ class _NoDaemon(threading.Thread):
     def run(self) -> None:
         self.daemon = False  # to threads that it starts
         super().run()
+
+
+def have_room(frames: int) -> None:
+    """Raise `RecursionError` unless that many frames fit on the stack: else a step might get lost."""
+    if frames:
+        have_room(frames - 1)
 
 
 def start(thread: threading.Thread) -> None:

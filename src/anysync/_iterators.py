@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from types import GenericAlias, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from weakref import ref
 
 from ._objects import Stepped, Steps, check_context, remedy
 
@@ -92,6 +93,20 @@ def _last(iterator: AnySyncIterator[Any]) -> Callable[[], Awaitable[object]]:
     return _closer(iterator) if source is iterator or hasattr(source, "asend") else _nothing
 
 
+def _last_of_all(iterator: AnySyncIterator[Any]) -> Callable[[], Awaitable[object]]:
+    """Return what `_last` does, without a reference to what sync code holds: its end would never come."""
+    if iterator.__anysync_source__ is not None:
+        return _last(iterator)
+    reference = ref(iterator)
+
+    async def close() -> None:
+        iterator = reference()
+        if iterator is not None:
+            await _last(iterator)()
+
+    return close
+
+
 def _in_task(
     iterator: Any, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...] = (), last: bool = False
 ) -> Callable[[], Any]:
@@ -102,8 +117,7 @@ def _in_task(
     if steps.session is None:
         steps.begin(
             ends=BaseException if hasattr(iterator, "asend") else StopAsyncIteration,
-            # a session must not hold the object that sync code sees: its end would never come
-            on_close=None if iterator.__anysync_source__ is None else _last(iterator),
+            on_close=_last_of_all(iterator),
         )
     return steps.step(function, args, last)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._calls import Call, cancel_interrupted, interrupted, keep_for_good
 from ._core import BaseCall, Drive, running, thread
-from ._host import Host, new_loop, new_thread, start
+from ._host import Host, have_room, new_loop, new_thread, start
 from ._interrupts import Interrupts, give_back_ctrl_c
 from ._on_asyncio import Loop, kept_loop
 from ._process import process
@@ -138,7 +138,7 @@ class KeptHost(Drive, Host):
         """
         if not begun:
             try:
-                _have_room(FRAMES)
+                have_room(FRAMES)
             except RecursionError as error:
                 call.abort(error)
                 return
@@ -478,12 +478,6 @@ class KeptHost(Drive, Host):
 
 def _raised(task: "Task[Any] | None", error: BaseException) -> bool:
     return task is not None and task.done() and not task.cancelled() and task.exception() is error
-
-
-def _have_room(frames: int) -> None:
-    """Raise `RecursionError` unless that many frames fit on the stack: else a step might get lost."""
-    if frames:
-        _have_room(frames - 1)
 
 
 class Keeper:

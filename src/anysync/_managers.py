@@ -55,7 +55,29 @@ class AnySyncContextManager(
         steps = _steps(self)
         if steps.session is None:
             raise RuntimeError("this context manager is not entered")
-        return cast("E_co", steps.step(self.__aexit__, (typ, val, tb), last=True)())
+        try:
+            return cast("E_co", steps.step(self.__aexit__, (typ, val, tb), last=True)())
+        except BaseException as error:
+            if val is not None:
+                _set_context(error, val)
+            raise
+
+
+def _set_context(error: BaseException, handled: BaseException) -> None:
+    """Have `error` tell what was handled when it came, as Python has it where one thread does both."""
+    of_error, of_handled = _context_of(error), _context_of(handled)
+    if of_error.keys().isdisjoint(of_handled):
+        # an assignment is what a frozen dataclass refuses
+        vars(BaseException)["__context__"].__set__([*of_error.values()][-1], handled)
+
+
+def _context_of(error: BaseException | None) -> dict[int, BaseException]:
+    """Return `error`, what was handled when it came, and so on, by their `id`."""
+    errors: dict[int, BaseException] = {}
+    while error is not None and id(error) not in errors:
+        errors[id(error)] = error
+        error = error.__context__
+    return errors
 
 
 def _steps(manager: AnySyncContextManager[Any]) -> Steps:
