@@ -1,5 +1,8 @@
 import asyncio
+import os
 import runpy
+import subprocess
+import sys
 
 import pytest
 
@@ -28,3 +31,16 @@ def test_the_module_exits_with_what_the_self_check_found(capsys: pytest.CaptureF
     assert exited.value.code == 0
     assert asyncio.run(asyncio.sleep(0, "the loop is free again")) is not None
     assert "ok " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_the_self_check_passes_with_either_backend_for_plain_code(backend: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "anysync"],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env=os.environ | {"ANYSYNC_BACKEND": backend},
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("ok ") == 6

@@ -1,4 +1,7 @@
-"""`python -m anysync`: what is installed, which core runs, and a self-check over a real TCP server."""
+"""`python -m anysync`: what is installed, which core runs, and a self-check over a real TCP server.
+
+The server is asyncio's, and so is all that talks to it, whichever backend plain sync code has otherwise.
+"""
 
 import asyncio
 import platform
@@ -10,7 +13,7 @@ from timeit import timeit
 from . import __version__, anysync, contextmanager, core
 
 
-@contextmanager
+@contextmanager(backend="asyncio")
 async def serving() -> AsyncGenerator[int]:
     """An echo server on loopback; yields its port."""
 
@@ -24,7 +27,7 @@ async def serving() -> AsyncGenerator[int]:
         yield server.sockets[0].getsockname()[1]
 
 
-@contextmanager
+@contextmanager(backend="asyncio")
 async def connected(port: int) -> AsyncGenerator[tuple[StreamReader, StreamWriter]]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
@@ -34,14 +37,14 @@ async def connected(port: int) -> AsyncGenerator[tuple[StreamReader, StreamWrite
         await writer.wait_closed()
 
 
-@anysync
+@anysync(backend="asyncio")
 async def ask(port: int, word: str) -> str:
     async with connected(port) as (reader, writer):
         writer.write(f"{word}\n".encode())
         return (await reader.readline()).decode().strip()
 
 
-@anysync
+@anysync(backend="asyncio")
 async def ask_all(port: int, *words: str) -> AsyncGenerator[str]:
     for word in words:
         yield await ask(port, word)
@@ -57,7 +60,7 @@ def with_connection(port: int) -> str:
         return read_line(reader).run(timeout=10).decode().strip()
 
 
-@anysync
+@anysync(backend="asyncio")
 async def read_line(reader: StreamReader) -> bytes:
     return await reader.readline()
 
