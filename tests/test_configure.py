@@ -95,7 +95,9 @@ def test_uvloop_asked_for_and_not_installed_is_an_import_error(
 ) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)
     monkeypatch.setitem(sys.modules, "winloop", None)
-    with pytest.raises(ImportError, match=r"use_uvloop needs (uv|win)loop: pip install \1loop"):
+    with pytest.raises(
+        ImportError, match=r"needs (uvloop: pip install 'anysync\[uvloop\]'|winloop: pip install winloop)"
+    ):
         take(backend_options={"use_uvloop": True})
 
 

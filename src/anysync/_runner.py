@@ -252,9 +252,9 @@ def _loop_options(backend: str | None, options: Mapping[str, Any]) -> dict[str, 
 
 
 def _uvloop_factory() -> "Callable[[], AbstractEventLoop]":
-    name = "winloop" if sys.platform == "win32" else "uvloop"
+    name, package = ("winloop", "winloop") if sys.platform == "win32" else ("uvloop", "'anysync[uvloop]'")
     try:
         factory: Callable[[], AbstractEventLoop] = import_module(name).new_event_loop
     except ImportError as error:
-        raise ImportError(f"use_uvloop needs {name}: pip install {name}", name=name) from error
+        raise ImportError(f"use_uvloop needs {name}: pip install {package}", name=name) from error
     return factory
