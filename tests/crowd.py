@@ -5,6 +5,7 @@ reaches another caller shows, and so does a clean-up that is left out, made twic
 """
 
 import asyncio
+import logging
 import random
 import threading
 from collections import Counter
@@ -21,6 +22,9 @@ from scripts import collect_dropped
 
 import anysync
 from anysync._process import process
+
+for logger in "asyncio", "anysync":  # what fails as it is cancelled is told there
+    logging.getLogger(logger).addFilter(lambda record: "future was cancelled" not in record.getMessage())
 
 PATIENCE = 60  # seconds until something that should have come is lost
 var: ContextVar[object] = ContextVar("var", default=None)

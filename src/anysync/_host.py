@@ -126,7 +126,7 @@ class Host:
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:  # which this loop is not to end with
-                self._log("error in a callback of what was submitted", error)
+                self._log("error in a callback of a future", error)
 
     def _tell(self, call: Call, future: "Future[Any]") -> None:
         try:
@@ -148,7 +148,7 @@ class Host:
     def _log_unless_cancelled(self, error: BaseException) -> None:
         told = error.__cause__ if error.args == (self.gone,) else error
         if told is not None and not isinstance(told, self._session_type.cancels):
-            self._log("error in the clean-up of what was submitted, and cancelled", told)
+            self._log("error in what was submitted, whose future was cancelled", told)
 
     def _log(self, message: str, error: BaseException) -> None:
         self.loop.call_exception_handler({"message": message, "exception": error})
