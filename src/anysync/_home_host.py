@@ -14,7 +14,7 @@ from typing import Any
 from ._calls import Session, interrupted
 from ._core import BaseCall, Step, raise_as_is, running, thread
 from ._home_call import Guest, HomeCall
-from ._host import Host, have_room, on_trio
+from ._host import Host, lacks_room, on_trio
 from ._process import process
 
 #: what anyio and trio may put on the stack before the loop hears of a call: short of it, trio waits for ever
@@ -66,10 +66,7 @@ class HomeHost(Host):
         elif running() is self.loop or (self.backend == "trio" and self._runs_here()):
             call.abort(RuntimeError("would wait for itself: this object lives on the loop that runs here"))
         elif running() is None and _token() is self.native:
-            try:
-                have_room(FRAMES)
-            except RecursionError as error:
-                call.abort(error)
+            if lacks_room(call, FRAMES):
                 return
             self._keep_turning(call)
             try:

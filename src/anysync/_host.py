@@ -284,10 +284,19 @@ class _NoDaemon(threading.Thread):
         super().run()
 
 
-def have_room(frames: int) -> None:
-    """Raise `RecursionError` unless that many frames fit on the stack: else a step might get lost."""
+def lacks_room(call: BaseCall, frames: int) -> bool:
+    """Whether that many frames do not fit on the stack: then `call` fails, which might get lost half-way."""
+    try:
+        _go_deep(frames)
+    except RecursionError as error:
+        call.abort(error)
+        return True
+    return False
+
+
+def _go_deep(frames: int) -> None:
     if frames:
-        have_room(frames - 1)
+        _go_deep(frames - 1)
 
 
 def start(thread: threading.Thread) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._calls import Call, cancel_interrupted, interrupted, keep_for_good
 from ._core import BaseCall, Drive, running, thread
-from ._host import Host, have_room, new_loop, new_thread, start
+from ._host import Host, lacks_room, new_loop, new_thread, start
 from ._interrupts import Interrupts, give_back_ctrl_c
 from ._on_asyncio import Loop, kept_loop
 from ._process import process
@@ -136,12 +136,8 @@ class KeptHost(Drive, Host):
 
         `interrupt`, if not None, broke into that.
         """
-        if not begun:
-            try:
-                have_room(FRAMES)
-            except RecursionError as error:
-                call.abort(error)
-                return
+        if not begun and lacks_room(call, FRAMES):
+            return
         turn: _Turn | None = None
         driving = entered = begun
         try:
