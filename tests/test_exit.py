@@ -637,7 +637,7 @@ def test_an_error_in_the_clean_up_of_what_ends_with_its_loop_is_logged(suspends,
     assert logged.all == [error]
 
 
-@of_cpython
+@dies_at_once
 @pytest.mark.parametrize("loop", ["thread's", "application's"])
 @script
 def test_an_error_in_the_clean_up_of_a_dropped_generator_is_logged_where_its_loop_ends_meanwhile(loop):
