@@ -18,7 +18,7 @@ from anyio import from_thread, to_thread
 from loops import current_task, shielded
 from places import error_of, in_loop, inline, opened
 from pytest_marks import every_step, everywhere
-from scripts import collect_dropped
+from scripts import collect_dropped, python
 from steps import KINDS, STEPS, Here, after_a_turn, at_once, bare, outcome
 
 import anysync
@@ -386,6 +386,49 @@ def test_a_runner_stays_on_the_backend_that_its_options_are_of():
             assert runner.run(library()) == "asyncio"
         finally:
             anysync.configure(backend="asyncio")
+
+
+def call_nested():
+    async def calls():
+        await anyio.sleep(0)
+        return anysync.run(library())
+
+    return anysync.run(calls(), backend="asyncio")
+
+
+def call_a_runner():
+    with anysync.Runner(backend="asyncio") as runner:
+        return runner.run(library())
+
+
+@pytest.mark.parametrize("call", [call_nested, call_a_runner])
+def test_asyncio_runs_what_is_called_from_trio_by_way_of_another_thread(call):
+    """Its context says otherwise, which anyio and others ask by way of sniffio."""
+
+    async def main():
+        return call()
+
+    assert anyio.run(main, backend="trio") == "asyncio"
+
+
+def test_a_runner_that_is_older_than_trio_runs_what_is_called_from_it():
+    code = """
+    import sys
+    import anyio, anysync
+
+    async def sleep():
+        await anyio.sleep(0)
+        return "well"
+
+    async def main():
+        print(runner.run(sleep()))
+
+    with anysync.Runner(backend="asyncio") as runner:
+        runner.run(sleep())
+        print("trio" in sys.modules)
+        anyio.run(main, backend="trio")
+    """
+    assert python(code) == ["False", "well"]
 
 
 def test_a_runner_on_trio_has_no_loop_to_show():

@@ -390,6 +390,27 @@ def test_an_error_of_an_aexit_that_is_no_generators_has_that_of_the_body_as_its_
     assert caught.value.__context__ is error
 
 
+@both_worlds
+def test_the_error_of_a_body_is_not_the_context_of_a_group_that_it_is_in() -> None:
+    @contextmanager
+    async def failing() -> AsyncGenerator[None, None]:
+        try:
+            yield
+        except LookupError as error:
+            group = ExceptionGroup("group", [error])
+            try:
+                raise group from None
+            finally:
+                group.__context__ = None  # as trio does
+
+    def body() -> None:
+        raise LookupError
+
+    with pytest.raises(ExceptionGroup) as caught:
+        with_body(failing(), body)
+    assert caught.value.__context__ is None
+
+
 @on_both
 def test_the_error_of_a_body_is_told_beside_that_of_a_task_which_has_ended_the_with_meanwhile() -> None:
     @contextmanager

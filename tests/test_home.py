@@ -558,6 +558,51 @@ def test_what_a_worker_of_a_call_of_ours_submits_goes_on_after_that_call(backend
 
 
 @backends
+def test_what_a_cancelled_worker_calls_begins_and_its_shielded_clean_up_is_made(backend):
+    async def cleans_up(log):
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(0)
+            log.append("cleaned up")
+
+    @anysync.contextmanager
+    async def opened(log):
+        try:
+            yield
+        except ValueError as error:
+            log.append(error)
+
+    def sync(scope, log):
+        with opened(log):
+            from_thread.run_sync(scope.cancel)
+            anysync.run(cleans_up(log))
+            raise error
+
+    async def main():
+        for _ in range(20):  # trio takes what is ready in any order
+            log = []
+            with anyio.CancelScope() as scope:
+                await to_thread.run_sync(sync, scope, log)
+            assert log == ["cleaned up", error]
+
+    error = ValueError()
+    anyio.run(main, backend=backend)
+
+
+def test_a_generator_in_a_worker_may_cancel_itself():
+    @anysync.generator
+    async def numbers():
+        try:
+            yield 1
+            asyncio.current_task().cancel()
+            yield 2
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            yield 3
+
+    assert in_worker(lambda: list(numbers()), "asyncio") == [1, 2, 3]
+
+
+@backends
 def test_code_on_the_loop_itself_is_told_that_it_would_wait_for_itself(backend):
     async def main():
         generator = await to_thread.run_sync(lambda: begun(threads()))

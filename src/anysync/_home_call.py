@@ -123,8 +123,9 @@ class Guest:
             outermost = _outermost(state, self._scope)
             outermost._parent_scope = None
             self._scope._child_scopes.discard(outermost)
-        while task.cancelling() > self._cancels:
-            task.uncancel()
+        if self._scope._effectively_cancelled:  # else the code's own cancels stay
+            while task.cancelling() > self._cancels:
+                task.uncancel()
 
     def step(self, function: Callable[..., Any], *args: Any) -> Any:
         self.enter()

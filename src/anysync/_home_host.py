@@ -114,7 +114,9 @@ class HomeHost(Host):
                 scoped = library.current_effective_deadline() == -inf
                 if scoped and self.backend == "asyncio":
                     scope.cancel()  # and with it its guest
-                elif task is None or self.backend == "trio":  # a loop of asyncio's that ends cancels both
+                elif self.backend == "trio":  # once it has begun: it may be shielded
+                    self.loop.call_soon(call.cancel, context=Context())
+                elif task is None:  # a loop of asyncio's that ends cancels both
                     call.cancel()
                 while call.result is None:  # the loop may end meanwhile
                     with suppress(CancelledError), library.CancelScope(shield=True):

@@ -65,19 +65,27 @@ class AnySyncContextManager(
 
 def _set_context(error: BaseException, handled: BaseException) -> None:
     """Have `error` tell what was handled when it came, as Python has it where one thread does both."""
-    of_error, of_handled = _context_of(error), _context_of(handled)
-    if of_error.keys().isdisjoint(of_handled):
+    told = _told_by(error)
+    if told.keys().isdisjoint(_told_by(handled)):
+        last = error
+        for _ in told:  # a chain may be a circle
+            last = last if last.__context__ is None else last.__context__
         # an assignment is what a frozen dataclass refuses
-        vars(BaseException)["__context__"].__set__([*of_error.values()][-1], handled)
+        vars(BaseException)["__context__"].__set__(last, handled)
 
 
-def _context_of(error: BaseException | None) -> dict[int, BaseException]:
-    """Return `error`, what was handled when it came, and so on, by their `id`."""
-    errors: dict[int, BaseException] = {}
-    while error is not None and id(error) not in errors:
-        errors[id(error)] = error
-        error = error.__context__
-    return errors
+def _told_by(error: BaseException) -> dict[int, BaseException]:
+    """Return `error`, and all that its traceback shows beside it, by their `id`."""
+    told: dict[int, BaseException] = {}
+    left = [error]
+    while left:
+        one = left.pop()
+        if id(one) not in told:
+            told[id(one)] = one
+            left += [other for other in (one.__cause__, one.__context__) if other is not None]
+            if isinstance(one, BaseExceptionGroup):
+                left += cast("BaseExceptionGroup[BaseException]", one).exceptions
+    return told
 
 
 def _steps(manager: AnySyncContextManager[Any]) -> Steps:

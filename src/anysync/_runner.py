@@ -145,6 +145,8 @@ class Runner:
 
         host = self._host
         if host is not None and host.gone is None and not self._closed:
+            if "trio" in sys.modules:  # imported perhaps since the thread started
+                host.tell_library()
             return host  # without the lock: who holds it may be interrupted by a signal handler that waits
         with self._lock():
             if self._closed:

@@ -1,6 +1,7 @@
 """A loop on a thread of its own: the background one, a nested one, a `Runner`'s."""
 
 import asyncio
+import sys
 import threading
 import weakref
 from _thread import get_ident
@@ -58,6 +59,9 @@ class ThreadHost(Host):
         thread.server = self
         self._ident = get_ident()
         process.newborn.discard(self)
+        if self.backend == "asyncio" and "trio" in sys.modules:  # whose name callers' contexts may hold
+            self._told = True
+            tell_library()
         while self.gone is None:
             try:
                 self.loop.run_forever()
@@ -85,7 +89,7 @@ class ThreadHost(Host):
 
     def tell_library(self) -> None:
         """Have code in this thread see that asyncio runs it, whatever its caller's context says."""
-        if not self._told:
+        if self.backend == "asyncio" and not self._told:
             self._mailbox.post(None, tell_library)
             self._told = True  # not before: the call of another thread would come first
 
