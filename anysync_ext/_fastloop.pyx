@@ -371,6 +371,9 @@ cdef class Gate:
     def add_done_callback(self, wakeup, *, context):
         self.wakeup, self.context = wakeup, context
 
+    def done(self):
+        return self.wakeup is None or self.cancelled is not None
+
     def cancel(self, msg=None):
         if self.wakeup is None:
             return False

@@ -603,6 +603,23 @@ def test_a_generator_in_a_worker_may_cancel_itself():
 
 
 @backends
+def test_tests_of_an_application_may_wait_until_all_its_tasks_are_blocked(backend):
+    def begin():
+        generator, opened = threads(), manager()
+        next(generator)
+        opened.__enter__()
+        return generator, opened
+
+    async def main():
+        generator, opened = await to_thread.run_sync(begin)
+        await anyio.wait_all_tasks_blocked()
+        await to_thread.run_sync(generator.close)
+        await to_thread.run_sync(opened.__exit__)
+
+    anyio.run(main, backend=backend)
+
+
+@backends
 def test_code_on_the_loop_itself_is_told_that_it_would_wait_for_itself(backend):
     async def main():
         generator = await to_thread.run_sync(lambda: begun(threads()))

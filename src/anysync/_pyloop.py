@@ -375,6 +375,9 @@ class Gate:
     def add_done_callback(self, wakeup: Callable[["Gate"], object], *, context: Context) -> None:
         self._wakeup, self._context = wakeup, context
 
+    def done(self) -> bool:
+        return self._wakeup is None or self._cancelled is not None
+
     def cancel(self, msg: object = None) -> bool:
         if self._wakeup is None:
             return False
