@@ -1098,6 +1098,7 @@ def test_a_cancelled_error_of_the_coroutines_own_comes_with_one_frame_of_ours():
 
     def call():
         error = raised(lambda: anysync.run(fails()))
-        return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+        frames = traceback.extract_tb(error.__traceback__)
+        return [frame.name for frame in frames if frame.filename != asyncio.tasks.__file__]  # PyPy's tasks
 
     assert anyio.run(to_thread.run_sync, call) == ["raised", "<lambda>", "run", "fails"]
