@@ -528,6 +528,8 @@ def test_the_first_calls_to_asyncio_of_two_applications_on_trio(number):
         libraries.append(anyio.run(main, backend="trio"))
 
     libraries = []
+    in_loop(lambda: anysync.run(asyncio.sleep(0)))
+    assert "trio" not in sys.modules  # else the background thread has told by itself
     with before(ThreadHost.tell_library, number)(lambda: Aside(application).result()):
         application()
     assert libraries == ["asyncio"] * 2
