@@ -146,7 +146,8 @@ class Host:
                 future.set_result(value)
 
     def _log_unless_cancelled(self, error: BaseException) -> None:
-        told = error.__cause__ if error.args == (self.gone,) else error
+        ours = type(error) is RuntimeError and error.args == (self.gone,)
+        told = error.__cause__ if ours else error
         if told is not None and not isinstance(told, self._session_type.cancels):
             self._log("error in what was submitted, whose future was cancelled", told)
 
