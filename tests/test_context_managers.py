@@ -354,39 +354,33 @@ def test_errors_of_the_body_end_as_with_async_with(error: BaseException, kind: s
     assert {"passes": error, "replaces": replacement, "suppresses": None}[kind] is raised
 
 
-@both_worlds
-def test_an_error_of_exit_has_that_of_the_body_as_its_context() -> None:
-    @contextmanager
-    async def failing() -> AsyncGenerator[None, None]:
-        try:
-            yield
-        finally:
-            raise ConnectionError
+class FailingExit(AnySyncContextManager[None, None]):
+    async def __aenter__(self) -> None: ...
 
+    async def __aexit__(self, *error: object) -> None:
+        await anyio.sleep(0)
+        raise ConnectionError
+
+
+@contextmanager
+async def failing_exit() -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        raise ConnectionError
+
+
+@both_worlds
+@pytest.mark.parametrize("failing", [FailingExit, failing_exit])
+def test_an_error_of_exit_has_that_of_the_body_as_its_context(
+    failing: Callable[[], AnySyncContextManager[None, None]],
+) -> None:
     def body() -> None:
         raise error
 
     error = LookupError()
     with pytest.raises(ConnectionError) as caught:
         with_body(failing(), body)
-    assert caught.value.__context__ is error
-
-
-@both_worlds
-def test_an_error_of_an_aexit_that_is_no_generators_has_that_of_the_body_as_its_context() -> None:
-    class Failing(AnySyncContextManager[None, None]):
-        async def __aenter__(self) -> None: ...
-
-        async def __aexit__(self, *error: object) -> None:
-            await anyio.sleep(0)
-            raise ConnectionError
-
-    def body() -> None:
-        raise error
-
-    error = LookupError()
-    with pytest.raises(ConnectionError) as caught:
-        with_body(Failing(), body)
     assert caught.value.__context__ is error
 
 

@@ -964,7 +964,7 @@ def interrupted_at(number, function):
     return number <= 0
 
 
-@pytest.mark.skipif(scripts.PYPY, reason="PyPy sees to signals in other places")
+@pytest.mark.skipif(scripts.PYPY, reason="hangs there: PyPy sees to signals in other places too")
 @on_asyncio
 @pytest.mark.parametrize("suspends", [False, True])
 @script
